@@ -1,0 +1,3 @@
+//! The `regent` command.
+
+fn main() {}
