@@ -1,0 +1,1 @@
+//! Assembles the parts into a running watcher or proxy.

@@ -1,0 +1,1 @@
+//! The proxy: applications connect to it as if it were their database server.

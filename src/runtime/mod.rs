@@ -1,0 +1,3 @@
+//! The only part that touches the world: outputs become work, results become inputs.
+
+pub mod mysql;
