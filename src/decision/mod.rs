@@ -2,11 +2,22 @@
 //!
 //! Nothing here waits, reads a clock, draws a random number, or touches network or disk.
 //! Facts and the time come in as values; findings, plans and refusals go out as values.
+#![deny(clippy::disallowed_types)]
 
+pub mod adoption;
+pub mod candidate;
+pub mod cluster;
+pub mod diagnosis;
+pub mod durability;
+pub mod explain;
 pub mod gtid;
 pub mod lease;
 pub mod plan;
+pub mod planning;
+pub mod procedure;
 pub mod report;
+pub mod response;
 pub mod rules;
+pub mod situation;
 pub mod topology;
 pub mod view;

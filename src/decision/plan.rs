@@ -27,6 +27,8 @@ pub enum Step {
         server: ServerName,
         /// What it must hold.
         to: Gtids,
+        /// How long that may take.
+        within: Duration,
     },
     /// Waits for acknowledgements of its commits, or not.
     CommitsWait {
@@ -75,7 +77,7 @@ impl Step {
     /// How long one attempt may take before it counts as failed.
     pub fn limit(&self) -> Duration {
         match self {
-            Step::CaughtUp { .. } => Duration::from_secs(30),
+            Step::CaughtUp { within, .. } => *within,
             Step::ReadOnly { .. } | Step::ReceiverStopped { .. } => Duration::from_millis(1500),
             Step::CommitsWait { .. } | Step::Acknowledges { .. } => Duration::from_secs(3),
             Step::Writable { .. } | Step::Following { .. } => Duration::from_secs(5),

@@ -1,10 +1,323 @@
-//! Rules: which response a finding gets.
+//! Rules: which response a finding gets, and within what limits.
+//!
+//! A rule file is an ordered list; the first rule that matches a finding decides. Conditions are
+//! flat and responses are a closed list, so that a rule can be read aloud and checked by machine.
 
+use super::diagnosis::{ALL_KINDS, FindingKind};
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::Duration;
+
+/// The rules that come with the program, under the names a configuration uses.
+pub const SHIPPED: &[(&str, &str)] =
+    &[("default", include_str!("../../failover-rules/default.yaml"))];
 
 /// An ordered list of rules; the first that matches a finding decides.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleSet {
     /// The name it was loaded under.
     pub name: String,
+    /// In order.
+    pub rules: Vec<Rule>,
+    /// What makes one candidate better than another of equal position.
+    pub candidates: Preference,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The kinds of finding it is for.
+    pub findings: Vec<FindingKind>,
+    /// The cluster's durability it is for; any when absent.
+    #[serde(default)]
+    pub durability: Option<DurabilityKind>,
+    /// What to do.
+    pub respond: Respond,
+    /// For how long the finding must have lasted.
+    #[serde(default, deserialize_with = "spans::required")]
+    pub confirm: Duration,
+    /// How soon after the end of the last procedure for the same finding.
+    #[serde(default, deserialize_with = "spans::required")]
+    pub cooldown: Duration,
+    /// How many procedures for the same finding within an hour; unlimited when absent.
+    #[serde(default)]
+    pub per_hour: Option<u32>,
+    /// Whether to go on although acknowledged transactions may be lost.
+    #[serde(default)]
+    pub accept_loss: bool,
+}
+
+/// A durability as rules name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DurabilityKind {
+    /// Semi-sync without fall-back.
+    Lossless,
+    /// Asynchronous allowed.
+    BestEffort,
+}
+
+/// What a rule can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Respond {
+    /// Replace the primary.
+    FailOver,
+    /// Bring the server to its declared role.
+    Repair,
+    /// Tell people.
+    Alert,
+    /// Show it, no more.
+    Nothing,
+}
+
+impl fmt::Display for Respond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Respond::FailOver => "fail_over",
+            Respond::Repair => "repair",
+            Respond::Alert => "alert",
+            Respond::Nothing => "nothing",
+        })
+    }
+}
+
+/// What makes one candidate better than another of equal position and promotion wish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preference {
+    /// One in the former primary's data center first.
+    #[default]
+    SameDataCenter,
+    /// One in another data center first.
+    OtherDataCenter,
+    /// No difference.
+    AnyDataCenter,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    candidates: Preference,
+    rules: Vec<Rule>,
+}
+
+/// Why a rule file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// It is not YAML of the right form.
+    #[error("{name}{place}: {text}")]
+    Form {
+        /// The file.
+        name: String,
+        /// `:line:column` when known.
+        place: String,
+        /// The parser's words.
+        text: String,
+    },
+    /// A rule cannot ever decide.
+    #[error("{name}: rule {number} for {finding} never decides: rule {earlier} comes first")]
+    Shadowed {
+        /// The file.
+        name: String,
+        /// Its place, from 1.
+        number: usize,
+        /// The finding.
+        finding: FindingKind,
+        /// The earlier rule's place, from 1.
+        earlier: usize,
+    },
+    /// A finding is left without any rule.
+    #[error("{name}: no rule for {finding}; add one, `respond: nothing` if that is meant")]
+    Missing {
+        /// The file.
+        name: String,
+        /// The finding.
+        finding: FindingKind,
+    },
+    /// A response that makes no sense for the finding.
+    #[error("{name}: rule {number} answers {finding} with {respond}; right would be {right}")]
+    Senseless {
+        /// The file.
+        name: String,
+        /// Its place, from 1.
+        number: usize,
+        /// The finding.
+        finding: FindingKind,
+        /// What it asks for.
+        respond: Respond,
+        /// What could be asked for.
+        right: &'static str,
+    },
+}
+
+impl RuleSet {
+    /// The shipped set of that name.
+    pub fn shipped(name: &str) -> Option<RuleSet> {
+        let (name, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
+        RuleSet::parse(name, text).ok()
+    }
+
+    /// Reads a rule file; every mistake beyond its form is listed.
+    pub fn parse(name: &str, text: &str) -> Result<RuleSet, Vec<RuleError>> {
+        let file: File = serde_yaml::from_str(text).map_err(|error| {
+            let place = error.location().map_or(String::new(), |at| {
+                format!(":{}:{}", at.line(), at.column())
+            });
+            vec![RuleError::Form {
+                name: name.to_owned(),
+                place,
+                text: error.to_string(),
+            }]
+        })?;
+        let set = RuleSet {
+            name: name.to_owned(),
+            rules: file.rules,
+            candidates: file.candidates,
+        };
+        let mistakes = set.mistakes();
+        if mistakes.is_empty() {
+            Ok(set)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    /// The rule that decides about a finding, with its place from 1.
+    pub fn decide(
+        &self,
+        finding: FindingKind,
+        durability: DurabilityKind,
+    ) -> Option<(usize, &Rule)> {
+        let matches = |rule: &&Rule| {
+            rule.findings.contains(&finding)
+                && rule.durability.is_none_or(|kind| kind == durability)
+        };
+        let place = self.rules.iter().position(|rule| matches(&rule))?;
+        Some((place + 1, &self.rules[place]))
+    }
+
+    fn mistakes(&self) -> Vec<RuleError> {
+        let name = || self.name.clone();
+        let mut found = Vec::new();
+        for (place, rule) in self.rules.iter().enumerate() {
+            for &finding in &rule.findings {
+                let covers = |earlier: &&Rule| {
+                    earlier.findings.contains(&finding)
+                        && (earlier.durability.is_none() || earlier.durability == rule.durability)
+                };
+                if let Some(earlier) = self.rules[..place].iter().position(|rule| covers(&rule)) {
+                    let (number, earlier) = (place + 1, earlier + 1);
+                    found.push(RuleError::Shadowed {
+                        name: name(),
+                        number,
+                        finding,
+                        earlier,
+                    });
+                }
+                if let Some(right) = finding.senseless(rule.respond) {
+                    let (number, respond) = (place + 1, rule.respond);
+                    found.push(RuleError::Senseless {
+                        name: name(),
+                        number,
+                        finding,
+                        respond,
+                        right,
+                    });
+                }
+            }
+        }
+        for &finding in ALL_KINDS {
+            for durability in [DurabilityKind::Lossless, DurabilityKind::BestEffort] {
+                let missing = RuleError::Missing {
+                    name: name(),
+                    finding,
+                };
+                if self.decide(finding, durability).is_none() && !found.contains(&missing) {
+                    found.push(missing);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Spans of time as people write them: `300ms`, `2s`, `5m`, `1h`.
+pub mod spans {
+    use serde::{Deserialize, Deserializer};
+    use std::time::Duration;
+
+    /// For a field that has a span.
+    pub fn required<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        let wrong =
+            || serde::de::Error::custom(format!("{text:?} is no span; write 300ms, 2s or 5m"));
+        parse(&text).ok_or_else(wrong)
+    }
+
+    /// Reads one span.
+    pub fn parse(text: &str) -> Option<Duration> {
+        let text = text.trim();
+        let digits = text.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = text[..digits].parse().ok()?;
+        let unit = match text[digits..].trim() {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" | "min" => 60_000,
+            "h" => 3_600_000,
+            _ => return None,
+        };
+        Some(Duration::from_millis(number.checked_mul(unit)?))
+    }
+
+    /// Prints one span so that `parse` reads it back (to the millisecond).
+    pub fn print(span: Duration) -> String {
+        let millis = span.as_millis();
+        if millis >= 1_000 && millis % 1_000 == 0 {
+            format!("{}s", millis / 1_000)
+        } else {
+            format!("{millis}ms")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_sets_are_right() {
+        for (name, text) in SHIPPED {
+            RuleSet::parse(name, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_shadowed_rule_is_refused() {
+        let extra = "  - { findings: [primary_dead], respond: alert }\n";
+        let text = format!("{}{extra}", SHIPPED[0].1);
+        let mistakes = RuleSet::parse("mine", &text).unwrap_err();
+        assert!(matches!(
+            mistakes[..],
+            [RuleError::Shadowed {
+                finding: FindingKind::PrimaryDead,
+                ..
+            }]
+        ));
+    }
+
+    #[test]
+    fn mistakes_name_their_place() {
+        let text = "rules:\n  - { findings: [primary_ded], respond: alert }\n";
+        let mistakes = RuleSet::parse("mine.yaml", text).unwrap_err();
+        let text = mistakes[0].to_string();
+        assert!(
+            text.starts_with("mine.yaml:2:") && text.contains("primary_ded"),
+            "{text}"
+        );
+        let missing = RuleSet::parse("mine.yaml", "rules: []\n").unwrap_err();
+        assert_eq!(missing.len(), ALL_KINDS.len());
+    }
 }

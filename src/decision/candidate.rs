@@ -1,0 +1,225 @@
+//! Who should become primary: by what it has received first, then by the rules.
+
+use super::gtid::Gtids;
+use super::report::Status;
+use super::rules::Preference;
+use super::situation::Situation;
+use super::topology::{Promotion, ServerName, ServerSpec, Version};
+use super::view::CandidateView;
+use std::collections::BTreeMap;
+
+/// What was surveyed of the servers, or what they last reported.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// All that a server holds, applied or only received.
+    pub received: BTreeMap<ServerName, Gtids>,
+    /// What it has applied of that.
+    pub executed: BTreeMap<ServerName, Gtids>,
+}
+
+/// One server's chance, with the reasons for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Who.
+    pub server: ServerName,
+    /// Why it cannot be promoted at all.
+    pub excluded: Option<String>,
+    /// What speaks for or against it, most important first.
+    pub reasons: Vec<String>,
+    /// Whether it holds everything that any surveyed server holds.
+    pub complete: bool,
+}
+
+impl Candidate {
+    /// As it is shown.
+    pub fn view(&self) -> CandidateView {
+        let reasons = self.excluded.iter().chain(&self.reasons).cloned().collect();
+        CandidateView {
+            server: self.server.clone(),
+            eligible: self.excluded.is_none(),
+            reasons,
+        }
+    }
+}
+
+/// The order of candidates: fields in order of importance, smaller is better.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Score {
+    excluded: bool,
+    /// Transactions that some survivor holds and this one has not even received.
+    missing: u64,
+    promotion: Promotion,
+    awkward_place: bool,
+    /// A newer version cannot be followed by older ones, so older is better.
+    version: Version,
+    /// Transactions received and not yet applied.
+    unapplied: u64,
+    declared: usize,
+}
+
+/// All servers but the present primary, best candidate first, with the reasons.
+pub fn rank(situation: &Situation, survey: &Survey) -> Vec<Candidate> {
+    let everything = survey.everything();
+    let mut ranked: Vec<_> = situation
+        .replicas()
+        .enumerate()
+        .map(|(declared, server)| judge(situation, survey, everything.as_ref(), server, declared))
+        .collect();
+    ranked.sort_by(|a, b| a.0.cmp(&b.0));
+    ranked.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+impl Survey {
+    /// What the newest reports say.
+    pub fn from_reports(situation: &Situation) -> Survey {
+        let mut survey = Survey::default();
+        for server in situation.replicas() {
+            if let Some(status) = situation.status(&server.name) {
+                survey
+                    .received
+                    .insert(server.name.clone(), status.received());
+                survey
+                    .executed
+                    .insert(server.name.clone(), status.executed.clone());
+            }
+        }
+        survey
+    }
+
+    /// Everything that any surveyed server holds.
+    pub fn everything(&self) -> Option<Gtids> {
+        self.received
+            .values()
+            .cloned()
+            .reduce(|all, more| all.union(&more))
+    }
+}
+
+fn judge(
+    situation: &Situation,
+    survey: &Survey,
+    everything: Option<&Gtids>,
+    server: &ServerSpec,
+    declared: usize,
+) -> (Score, Candidate) {
+    let status = situation.status(&server.name);
+    let received = survey.received.get(&server.name);
+    let missing = match (everything, received) {
+        (Some(everything), Some(received)) => everything.count_beyond(received),
+        _ => 0,
+    };
+    let unapplied = match (received, survey.executed.get(&server.name)) {
+        (Some(received), Some(executed)) => received.count_beyond(executed),
+        _ => 0,
+    };
+    let excluded = exclusion(situation, survey, server, status);
+    let place = place(situation, server);
+    let score = Score {
+        excluded: excluded.is_some(),
+        missing,
+        promotion: server.promotion,
+        awkward_place: place.is_some(),
+        version: status.map_or(Version::default(), |status| status.version),
+        unapplied,
+        declared,
+    };
+    let mut reasons = Vec::new();
+    if received.is_some() {
+        reasons.push(match missing {
+            0 => "holds everything any survivor received".to_owned(),
+            n => format!("lacks {n} transaction(s) that another survivor received"),
+        });
+    }
+    match server.promotion {
+        Promotion::Prefer => reasons.push("preferred by configuration".to_owned()),
+        Promotion::Avoid => reasons.push("to be avoided by configuration".to_owned()),
+        Promotion::Neutral | Promotion::Never => {}
+    }
+    reasons.extend(place);
+    if unapplied > 0 {
+        reasons.push(format!(
+            "has {unapplied} received transaction(s) still to apply"
+        ));
+    }
+    let complete = missing == 0 && received.is_some();
+    (
+        score,
+        Candidate {
+            server: server.name.clone(),
+            excluded,
+            reasons,
+            complete,
+        },
+    )
+}
+
+fn exclusion(
+    situation: &Situation,
+    survey: &Survey,
+    server: &ServerSpec,
+    status: Option<&Status>,
+) -> Option<String> {
+    if server.promotion == Promotion::Never {
+        return Some("never to be promoted, by configuration".to_owned());
+    }
+    if !survey.received.contains_key(&server.name) {
+        return Some("its position is unknown: it did not answer".to_owned());
+    }
+    let status = status?;
+    let settings = &status.settings;
+    if !settings.binlog || !settings.logs_replica_updates {
+        return Some("the others could not follow it: it does not log what it applies".to_owned());
+    }
+    if let Some(channel) = status.channel() {
+        if let Some(error) = &channel.error {
+            return Some(format!("its replication stopped with error {}", error.code));
+        }
+        if !channel.delay.is_zero() {
+            return Some(format!(
+                "delayed by {} s on purpose",
+                channel.delay.as_secs()
+            ));
+        }
+    }
+    errant(situation, survey, server)
+}
+
+/// Transactions that neither the former primary nor any other survivor can account for.
+fn errant(situation: &Situation, survey: &Survey, server: &ServerSpec) -> Option<String> {
+    let primary = situation.primary()?;
+    // The newest thing known of the former primary, however old: it tells its identity.
+    let views = situation.views.get(&primary.name)?;
+    let former = views.values().find_map(|view| view.sight.status());
+    let executed = survey.executed.get(&server.name)?;
+    let others = situation
+        .replicas()
+        .filter(|other| other.name != server.name);
+    let mut known = others
+        .filter_map(|other| survey.received.get(&other.name))
+        .cloned();
+    let known = known.try_fold(None::<Gtids>, |all, more| {
+        Some(Some(all.map_or(more.clone(), |all| all.union(&more))))
+    })??;
+    let former = former?;
+    let beyond = executed.minus(&known).minus(&former.executed);
+    let beyond = beyond.without_origin(former.uuid.as_deref(), former.server_id);
+    (!beyond.is_empty()).then(|| format!("holds transactions nobody else has: {beyond}"))
+}
+
+/// What speaks against its place; `None` when nothing does.
+fn place(situation: &Situation, server: &ServerSpec) -> Option<String> {
+    let primary = situation.primary()?;
+    let same = primary.data_center == server.data_center;
+    match situation.spec.rules.candidates {
+        Preference::SameDataCenter if !same => Some(format!(
+            "in {}, not with the primary in {}",
+            server.data_center, primary.data_center
+        )),
+        Preference::OtherDataCenter if same => {
+            Some(format!("in {} like the primary", server.data_center))
+        }
+        Preference::SameDataCenter | Preference::OtherDataCenter | Preference::AnyDataCenter => {
+            None
+        }
+    }
+}

@@ -1,0 +1,596 @@
+//! The replicated state: what the watchers have agreed on, and the commands that change it.
+//!
+//! `apply` checks and records. It never decides, reads no clock and touches nothing else, so every
+//! watcher that applied the same commands holds the same state, whatever its version: fields of a
+//! newer version are kept (`unknown`), and an entry that needs a newer format stops the watcher
+//! with that message instead of letting it go its own way.
+
+use super::durability::Protection;
+use super::plan::{Outcome, Step};
+use super::procedure::{Ending, Entry, Kind, Planned, Procedure, Stage, StepState, What};
+use super::topology::{ClusterName, Epoch, ServerName};
+use super::view::EventView;
+use crate::clock::WallTime;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+
+/// The newest format of entries and snapshots this version understands.
+pub const FORMAT: u32 = 1;
+
+/// Events kept.
+const EVENTS_KEPT: usize = 1_000;
+
+/// Ended procedures kept per cluster.
+const PROCEDURES_KEPT: usize = 20;
+
+/// Fields a newer version wrote and this one does not know; kept and written back.
+pub type Unknown = BTreeMap<String, serde_json::Value>;
+
+/// Everything the watchers have agreed on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Per cluster, once something was agreed about it.
+    #[serde(default)]
+    pub clusters: BTreeMap<ClusterName, ClusterState>,
+    /// The newest events, oldest first.
+    #[serde(default)]
+    pub events: VecDeque<EventView>,
+    /// The number of the newest event ever.
+    #[serde(default)]
+    pub last_event: u64,
+    /// What newer versions added.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// What is agreed about one cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// Grows with every change of primary.
+    pub epoch: Epoch,
+    /// Who takes writes.
+    pub writer: Writer,
+    /// What protects the commits that the primary has acknowledged; while there is none, those of
+    /// the former one.
+    #[serde(default)]
+    pub protection: Protection,
+    /// What will protect the commits of the next primary, while the route is closed.
+    #[serde(default)]
+    pub preparing: Option<Protection>,
+    /// The open procedure.
+    #[serde(default)]
+    pub procedure: Option<Procedure>,
+    /// Ended procedures, newest last.
+    #[serde(default)]
+    pub ended: VecDeque<Procedure>,
+    /// The number of the newest procedure ever.
+    #[serde(default)]
+    pub last_procedure: u64,
+    /// What newer versions added.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// Who takes a cluster's writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Writer {
+    /// Nobody yet: the cluster was not adopted.
+    #[default]
+    Unassigned,
+    /// The primary of this epoch; proxies forward to it.
+    Open {
+        /// Who.
+        primary: ServerName,
+    },
+    /// Nobody right now; proxies hold their clients.
+    Closed {
+        /// The primary of the epoch before.
+        former: ServerName,
+    },
+}
+
+impl Writer {
+    /// The primary that takes writes.
+    pub fn primary(&self) -> Option<&ServerName> {
+        match self {
+            Writer::Open { primary } => Some(primary),
+            Writer::Closed { .. } | Writer::Unassigned => None,
+        }
+    }
+}
+
+/// One Raft entry: commands that take effect together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The format a watcher must understand to apply it.
+    pub format: u32,
+    /// When the leader made it, for people.
+    pub at: WallTime,
+    /// In order; one that is rejected has no effect and does not stop the others.
+    pub commands: Vec<Command>,
+    /// What newer versions added.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// A change of the replicated state of one cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Take the cluster as it runs.
+    Adopt {
+        /// Which.
+        cluster: ClusterName,
+        /// Its primary.
+        primary: ServerName,
+        /// On whose word, as a sentence.
+        why: String,
+    },
+    /// Open a procedure; one that replaces the primary closes the route under a new epoch.
+    Open {
+        /// Where.
+        cluster: ClusterName,
+        /// The epoch the leader saw; another one means that the world moved on.
+        seen: Epoch,
+        /// The procedure; number and epoch are assigned here.
+        procedure: Box<Procedure>,
+    },
+    /// Append decided stages.
+    Extend {
+        /// Where.
+        cluster: ClusterName,
+        /// Which procedure.
+        procedure: u64,
+        /// How many stages the plan had when this was decided.
+        after: usize,
+        /// The new stages.
+        stages: Vec<Stage>,
+        /// The server that becomes primary, when that was decided.
+        to: Option<ServerName>,
+        /// Why this and not otherwise.
+        why: Vec<String>,
+    },
+    /// An attempt at a step is about to be made.
+    Begin {
+        /// Where.
+        cluster: ClusterName,
+        /// Which procedure.
+        procedure: u64,
+        /// The stage.
+        stage: usize,
+        /// The step.
+        step: usize,
+        /// 1 for the first.
+        attempt: u32,
+        /// The leader's term.
+        term: u64,
+    },
+    /// An attempt ended.
+    Finish {
+        /// Where.
+        cluster: ClusterName,
+        /// Which procedure.
+        procedure: u64,
+        /// The stage.
+        stage: usize,
+        /// The step.
+        step: usize,
+        /// The attempt.
+        attempt: u32,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// End the procedure.
+    Close {
+        /// Where.
+        cluster: ClusterName,
+        /// Which procedure.
+        procedure: u64,
+        /// How.
+        ending: Ending,
+    },
+    /// Note something for people.
+    Note {
+        /// Where.
+        cluster: ClusterName,
+        /// Its kind, such as `finding_began`.
+        kind: String,
+        /// As a sentence.
+        text: String,
+    },
+}
+
+/// Why a command had no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// The cluster has a primary already.
+    AlreadyAdopted,
+    /// The cluster has none yet.
+    NotAdopted,
+    /// Another procedure is open.
+    ProcedureOpen,
+    /// That procedure is not open.
+    NoSuchProcedure,
+    /// The epoch or the plan moved on meanwhile.
+    MovedOn,
+    /// The journal does not allow it now.
+    OutOfOrder,
+}
+
+impl State {
+    /// Applies a whole entry and returns the events it caused.
+    pub fn apply(&mut self, proposal: &Proposal) -> Vec<EventView> {
+        let mut caused = Vec::new();
+        for command in &proposal.commands {
+            let mut notes = Notes {
+                at: proposal.at,
+                list: Vec::new(),
+            };
+            let cluster = command.cluster().clone();
+            let entry = self.clusters.entry(cluster.clone()).or_default();
+            if entry.apply(command, &mut notes).is_err() {
+                continue;
+            }
+            for (kind, text) in notes.list {
+                self.last_event += 1;
+                let event = EventView {
+                    seq: self.last_event,
+                    at: proposal.at,
+                    cluster: Some(cluster.clone()),
+                    kind: kind.to_owned(),
+                    text,
+                };
+                caused.push(event.clone());
+                self.events.push_back(event);
+            }
+        }
+        let surplus = self.events.len().saturating_sub(EVENTS_KEPT);
+        self.events.drain(..surplus);
+        caused
+    }
+}
+
+impl Command {
+    /// The cluster it is about.
+    pub fn cluster(&self) -> &ClusterName {
+        match self {
+            Command::Adopt { cluster, .. }
+            | Command::Open { cluster, .. }
+            | Command::Extend { cluster, .. }
+            | Command::Begin { cluster, .. }
+            | Command::Finish { cluster, .. }
+            | Command::Close { cluster, .. }
+            | Command::Note { cluster, .. } => cluster,
+        }
+    }
+}
+
+struct Notes {
+    at: WallTime,
+    list: Vec<(String, String)>,
+}
+
+impl Notes {
+    fn add(&mut self, kind: &str, text: String) {
+        self.list.push((kind.to_owned(), text));
+    }
+}
+
+impl ClusterState {
+    /// Applies one command, or rejects it without a trace.
+    fn apply(&mut self, command: &Command, notes: &mut Notes) -> Result<(), Rejected> {
+        match command {
+            Command::Adopt { primary, why, .. } => self.adopt(primary, why, notes),
+            Command::Open {
+                seen, procedure, ..
+            } => self.open(*seen, procedure, notes),
+            Command::Extend {
+                procedure,
+                after,
+                stages,
+                to,
+                why,
+                ..
+            } => {
+                let open = self.open_procedure(*procedure)?;
+                if open.plan.len() != *after {
+                    return Err(Rejected::MovedOn);
+                }
+                open.plan.extend(stages.iter().cloned());
+                if to.is_some() {
+                    open.to.clone_from(to);
+                }
+                for line in why {
+                    notes.add("decided", format!("{} {}: {line}", open.kind, open.id));
+                }
+                self.expect_acknowledgers(stages);
+                Ok(())
+            }
+            Command::Begin {
+                procedure,
+                stage,
+                step,
+                attempt,
+                term,
+                ..
+            } => {
+                let at = notes.at;
+                let open = self.open_procedure(*procedure)?;
+                open.begin(Entry {
+                    stage: *stage,
+                    step: *step,
+                    attempt: *attempt,
+                    at,
+                    what: What::Began { term: *term },
+                })
+            }
+            Command::Finish {
+                procedure,
+                stage,
+                step,
+                attempt,
+                outcome,
+                ..
+            } => {
+                let entry = Entry {
+                    stage: *stage,
+                    step: *step,
+                    attempt: *attempt,
+                    at: notes.at,
+                    what: What::Finished(outcome.clone()),
+                };
+                self.finish(*procedure, entry, notes)
+            }
+            Command::Close {
+                procedure, ending, ..
+            } => self.close(*procedure, ending, notes),
+            Command::Note { kind, text, .. } => {
+                notes.add(kind, text.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn adopt(
+        &mut self,
+        primary: &ServerName,
+        why: &str,
+        notes: &mut Notes,
+    ) -> Result<(), Rejected> {
+        if self.writer != Writer::Unassigned {
+            return Err(Rejected::AlreadyAdopted);
+        }
+        self.epoch = self.epoch.next();
+        self.writer = Writer::Open {
+            primary: primary.clone(),
+        };
+        notes.add(
+            "adopted",
+            format!(
+                "adopted with primary {primary}, epoch {}: {why}",
+                self.epoch
+            ),
+        );
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        seen: Epoch,
+        template: &Procedure,
+        notes: &mut Notes,
+    ) -> Result<(), Rejected> {
+        if self.procedure.is_some() {
+            return Err(Rejected::ProcedureOpen);
+        }
+        if seen != self.epoch {
+            return Err(Rejected::MovedOn);
+        }
+        let from = match &self.writer {
+            Writer::Open { primary } => primary.clone(),
+            Writer::Closed { former } => former.clone(),
+            Writer::Unassigned => return Err(Rejected::NotAdopted),
+        };
+        if from != template.from {
+            return Err(Rejected::MovedOn);
+        }
+        if template.kind.closes_route() {
+            self.epoch = self.epoch.next();
+            self.writer = Writer::Closed { former: from };
+        }
+        self.last_procedure += 1;
+        let mut procedure = template.clone();
+        procedure.id = self.last_procedure;
+        procedure.epoch = self.epoch;
+        procedure.opened = notes.at;
+        let text = format!(
+            "{} {} opened: {}",
+            procedure.kind, procedure.id, procedure.cause
+        );
+        notes.add("procedure_opened", text);
+        if template.kind.closes_route() {
+            notes.add(
+                "route_closed",
+                format!("route closed under epoch {}", self.epoch),
+            );
+        }
+        if matches!(self.writer, Writer::Closed { .. }) {
+            let may_acknowledge = self.protection.may_acknowledge.clone();
+            self.preparing = Some(Protection {
+                may_acknowledge,
+                acks: 0,
+                in_force: false,
+            });
+        }
+        self.expect_acknowledgers(&procedure.plan);
+        self.procedure = Some(procedure);
+        Ok(())
+    }
+
+    /// From the moment a plan may make a server acknowledge, it may have acknowledged; and from
+    /// the moment a plan touches the primary's own setting, nothing is sure until it is confirmed.
+    fn expect_acknowledgers(&mut self, stages: &[Stage]) {
+        let primary = self.writer.primary().cloned();
+        let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
+        for Planned { step, .. } in stages.iter().flat_map(|stage| &stage.steps) {
+            match step {
+                Step::Acknowledges { server, on: true } => {
+                    regime.may_acknowledge.insert(server.clone());
+                }
+                Step::CommitsWait { server, .. } if Some(server) == primary.as_ref() => {
+                    regime.in_force = false;
+                }
+                Step::CommitsWait { .. }
+                | Step::Acknowledges { .. }
+                | Step::ReadOnly { .. }
+                | Step::ReceiverStopped { .. }
+                | Step::CaughtUp { .. }
+                | Step::Writable { .. }
+                | Step::Following { .. } => {}
+            }
+        }
+    }
+
+    fn finish(&mut self, id: u64, entry: Entry, notes: &mut Notes) -> Result<(), Rejected> {
+        let (stage, step) = (entry.stage, entry.step);
+        let outcome = match &entry.what {
+            What::Finished(outcome) => outcome.clone(),
+            What::Began { .. } => return Err(Rejected::OutOfOrder),
+        };
+        let open = self.open_procedure(id)?;
+        let began = open.finish(entry)?;
+        let (kind, number) = (open.kind, open.id);
+        let done = open.plan[stage].steps[step].step.clone();
+        let took = notes.at.0.saturating_sub(began.0);
+        match outcome {
+            Outcome::Done(_) => {
+                notes.add("step_done", format!("{kind} {number}: {done} ({took} ms)"));
+                self.take_effect(&done, kind, notes);
+            }
+            Outcome::Failed(text) => {
+                notes.add(
+                    "step_failed",
+                    format!("{kind} {number}: {done} failed: {text}"),
+                );
+            }
+            Outcome::Retry(_) => {}
+        }
+        Ok(())
+    }
+
+    /// What a confirmed step means for the cluster as a whole.
+    fn take_effect(&mut self, step: &Step, kind: Kind, notes: &mut Notes) {
+        let primary = self.writer.primary().cloned();
+        let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
+        match step {
+            Step::Acknowledges { server, on: false } => {
+                regime.may_acknowledge.remove(server);
+            }
+            Step::CommitsWait { server, acks } => {
+                if primary.is_none_or(|primary| &primary == server) {
+                    regime.acks = *acks;
+                    regime.in_force = *acks > 0;
+                }
+            }
+            Step::Writable { server } => {
+                let closed = matches!(self.writer, Writer::Closed { .. });
+                if kind.closes_route() || closed {
+                    self.writer = Writer::Open {
+                        primary: server.clone(),
+                    };
+                    self.protection = self.preparing.take().unwrap_or_default();
+                    self.protection.may_acknowledge.remove(server);
+                    let text = format!("route opened to {server} under epoch {}", self.epoch);
+                    notes.add("route_opened", text);
+                }
+            }
+            Step::Acknowledges { on: true, .. }
+            | Step::ReadOnly { .. }
+            | Step::ReceiverStopped { .. }
+            | Step::CaughtUp { .. }
+            | Step::Following { .. } => {}
+        }
+    }
+
+    fn close(&mut self, id: u64, ending: &Ending, notes: &mut Notes) -> Result<(), Rejected> {
+        self.open_procedure(id)?;
+        let Some(mut procedure) = self.procedure.take() else {
+            return Err(Rejected::NoSuchProcedure);
+        };
+        let (word, text) = match ending {
+            Ending::Done { text } => ("done", text),
+            Ending::Abandoned { text } => ("abandoned", text),
+            Ending::Stuck { text } => ("stuck", text),
+        };
+        notes.add(
+            "procedure_closed",
+            format!("{} {id} {word}: {text}", procedure.kind),
+        );
+        if let Some(given_up) = self.preparing.take() {
+            // The former primary's regime goes on, and who was told to acknowledge may do so.
+            self.protection
+                .may_acknowledge
+                .extend(given_up.may_acknowledge);
+        }
+        procedure.ending = Some(ending.clone());
+        procedure.closed = Some(notes.at);
+        self.ended.push_back(procedure);
+        let surplus = self.ended.len().saturating_sub(PROCEDURES_KEPT);
+        self.ended.drain(..surplus);
+        Ok(())
+    }
+
+    fn open_procedure(&mut self, id: u64) -> Result<&mut Procedure, Rejected> {
+        self.procedure
+            .as_mut()
+            .filter(|open| open.id == id)
+            .ok_or(Rejected::NoSuchProcedure)
+    }
+}
+
+impl Procedure {
+    /// Journals the beginning of an attempt; attempts of one step only grow.
+    fn begin(&mut self, entry: Entry) -> Result<(), Rejected> {
+        if self
+            .plan
+            .get(entry.stage)
+            .is_none_or(|stage| entry.step >= stage.steps.len())
+        {
+            return Err(Rejected::OutOfOrder);
+        }
+        let allowed = match self.step_state(entry.stage, entry.step) {
+            StepState::Waiting => entry.attempt == 1,
+            StepState::Running { attempt, .. } => entry.attempt == attempt + 1,
+            StepState::Retry { attempts } => entry.attempt == attempts + 1,
+            StepState::Done | StepState::Failed => false,
+        };
+        if !allowed {
+            return Err(Rejected::OutOfOrder);
+        }
+        self.journal.push(entry);
+        Ok(())
+    }
+
+    /// Journals the end of the running attempt and returns when it began; the late result of an
+    /// older attempt is rejected.
+    fn finish(&mut self, entry: Entry) -> Result<WallTime, Rejected> {
+        match self.step_state(entry.stage, entry.step) {
+            StepState::Running { attempt, .. } if attempt == entry.attempt => {}
+            StepState::Running { .. }
+            | StepState::Waiting
+            | StepState::Retry { .. }
+            | StepState::Done
+            | StepState::Failed => return Err(Rejected::OutOfOrder),
+        }
+        let same = |old: &&Entry| (old.stage, old.step) == (entry.stage, entry.step);
+        let began = self
+            .journal
+            .iter()
+            .rev()
+            .find(same)
+            .map_or(entry.at, |old| old.at);
+        self.journal.push(entry);
+        Ok(began)
+    }
+}

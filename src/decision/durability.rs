@@ -1,0 +1,158 @@
+//! Which replicas acknowledge commits, how many must, and what that proves.
+//!
+//! A commit is acknowledged when `acks` of the replicas that *may* acknowledge hold it. So among
+//! any `may - acks + 1` of them at least one holds every acknowledged commit; and once that many
+//! have stopped receiving, fewer than `acks` are left and no further commit can complete.
+
+use super::report::Receiver;
+use super::situation::Situation;
+use super::topology::{AcknowledgedIn, Durability, ServerName, ServerSpec};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What protects acknowledged commits, as the watchers have agreed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// Replicas that may have acknowledged a commit of the current primary. A server is in it
+    /// before it is told to acknowledge and until it has confirmed that it stopped.
+    pub may_acknowledge: BTreeSet<ServerName>,
+    /// The smallest number of acknowledgements a commit has waited for in this epoch.
+    pub acks: u32,
+    /// Whether the primary confirmed that its commits wait.
+    pub in_force: bool,
+}
+
+impl Protection {
+    /// How many of the replicas that may acknowledge must have stopped receiving, so that no
+    /// acknowledged commit is unseen and none can follow; `None` when nothing is protected.
+    pub fn survey_need(&self) -> Option<usize> {
+        let acks = usize::try_from(self.acks).ok()?;
+        if !self.in_force || acks == 0 || acks > self.may_acknowledge.len() {
+            return None;
+        }
+        Some(self.may_acknowledge.len() - acks + 1)
+    }
+
+    /// Whether those servers having stopped prove that nothing acknowledged is lost or can follow.
+    pub fn proven_by<'a>(&self, stopped: impl IntoIterator<Item = &'a ServerName>) -> bool {
+        let counted = stopped
+            .into_iter()
+            .filter(|name| self.may_acknowledge.contains(*name));
+        self.survey_need()
+            .is_some_and(|need| counted.count() >= need)
+    }
+}
+
+/// Which servers should acknowledge for a primary, and how the rule was met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Those that should.
+    pub ackers: BTreeSet<ServerName>,
+    /// How many a commit should wait for; zero means that it does not wait.
+    pub acks: u32,
+    /// Acknowledgements come from the primary's own data center although another is wanted,
+    /// because no replica elsewhere is usable.
+    pub degraded: bool,
+}
+
+/// Who should acknowledge commits of `primary`.
+///
+/// One acknowledgement is asked for: MariaDB knows no other number, and it lets the cluster go on
+/// writing while all but one of its replicas are away.
+pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
+    let Durability::Lossless { acknowledged_in } = situation.spec.durability else {
+        return Wanted::default();
+    };
+    let usable = |server: &&ServerSpec| server.name != primary.name && is_usable(situation, server);
+    let elsewhere = |server: &&ServerSpec| server.data_center != primary.data_center;
+    let all: BTreeSet<_> = situation.spec.servers.iter().filter(usable).collect_names();
+    let far: BTreeSet<_> = situation
+        .spec
+        .servers
+        .iter()
+        .filter(usable)
+        .filter(elsewhere)
+        .collect_names();
+    match acknowledged_in {
+        AcknowledgedIn::Any => Wanted {
+            ackers: all,
+            acks: 1,
+            degraded: false,
+        },
+        AcknowledgedIn::OtherDataCenter if far.is_empty() => Wanted {
+            degraded: !all.is_empty(),
+            ackers: all,
+            acks: 1,
+        },
+        AcknowledgedIn::OtherDataCenter => Wanted {
+            ackers: far,
+            acks: 1,
+            degraded: false,
+        },
+    }
+}
+
+/// A replica that may be promoted, answers, and has semi-sync to offer.
+fn is_usable(situation: &Situation, server: &ServerSpec) -> bool {
+    situation.status(&server.name).is_some_and(|status| {
+        let waits_for_nobody = status
+            .channel()
+            .is_none_or(|channel| channel.error.is_none());
+        let stopped = status
+            .channel()
+            .is_some_and(|channel| channel.receiver == Receiver::Stopped);
+        waits_for_nobody && (!stopped || status.semi_sync.replica)
+    })
+}
+
+trait Names {
+    fn collect_names(self) -> BTreeSet<ServerName>;
+}
+
+impl<'a, I: Iterator<Item = &'a ServerSpec>> Names for I {
+    fn collect_names(self) -> BTreeSet<ServerName> {
+        self.map(|server| server.name.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Protection;
+
+    #[test]
+    fn the_survey_intersects_every_set_that_can_acknowledge() {
+        for may in 1..=6_u32 {
+            for acks in 1..=may {
+                let names = (0..may).map(|n| format!("db{n}").as_str().into()).collect();
+                let protection = Protection {
+                    may_acknowledge: names,
+                    acks,
+                    in_force: true,
+                };
+                let need = u32::try_from(protection.survey_need().unwrap()).unwrap();
+                assert!(
+                    need + acks > may,
+                    "{need} and {acks} of {may} may miss each other"
+                );
+                assert!(
+                    may - need < acks,
+                    "{need} of {may} stopped still leaves {acks} to ack"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_proven_without_protection() {
+        let mut protection = Protection::default();
+        assert_eq!(protection.survey_need(), None);
+        protection.may_acknowledge.insert("db2".into());
+        protection.acks = 2;
+        protection.in_force = true;
+        assert_eq!(
+            protection.survey_need(),
+            None,
+            "more acks than replicas prove nothing"
+        );
+    }
+}

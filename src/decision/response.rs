@@ -1,0 +1,198 @@
+//! From findings to a response: the first finding whose rule asks for an act decides.
+
+use super::cluster::Unknown;
+use super::diagnosis::{Finding, FindingKind};
+use super::planning;
+use super::procedure::{Kind, Procedure, Stage};
+use super::rules::{DurabilityKind, Respond, Rule};
+use super::situation::Situation;
+use super::topology::{Durability, Epoch, ServerName};
+use crate::clock::WallTime;
+use std::time::Duration;
+
+/// What should be done about a cluster now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// What.
+    pub act: Act,
+    /// The finding that decided.
+    pub finding: Option<FindingKind>,
+    /// The rule that decided, as a sentence.
+    pub rule: Option<String>,
+    /// Why, why not, or what it waits for.
+    pub reasons: Vec<String>,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// Nothing.
+    Nothing,
+    /// Nothing yet: the reasons say what it waits for.
+    Wait(Respond),
+    /// Open this procedure.
+    Open(Box<Procedure>),
+}
+
+/// What was done before about the same kind of finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// The finding.
+    pub finding: FindingKind,
+    /// How long ago that procedure ended.
+    pub ago: Duration,
+}
+
+/// Decides what to do. `lasting` says for how long a finding has been there.
+pub fn respond(
+    situation: &Situation,
+    findings: &[Finding],
+    lasting: &dyn Fn(&Finding) -> Duration,
+    past: &[Past],
+) -> Response {
+    let durability = durability_kind(situation.spec.durability);
+    let mut waiting = None;
+    for finding in findings {
+        let Some((number, rule)) = situation.spec.rules.decide(finding.kind, durability) else {
+            continue;
+        };
+        let response = match rule.respond {
+            Respond::Alert | Respond::Nothing => continue,
+            Respond::FailOver | Respond::Repair => {
+                one(situation, finding, rule, lasting(finding), past)
+            }
+        };
+        let said = format!(
+            "rule {number} of {}: {}",
+            situation.spec.rules.name, rule.respond
+        );
+        let response = Response {
+            finding: Some(finding.kind),
+            rule: Some(said),
+            ..response
+        };
+        match response.act {
+            Act::Open(_) => return response,
+            // A lost primary is not to be busied with repairs while its failover waits.
+            Act::Wait(Respond::FailOver) => return waiting.unwrap_or(response),
+            Act::Wait(_) => waiting = waiting.or(Some(response)),
+            Act::Nothing => {}
+        }
+    }
+    waiting.unwrap_or_else(|| {
+        let reasons = if findings.is_empty() {
+            vec!["nothing is wrong".to_owned()]
+        } else {
+            vec!["no rule asks for more than telling people".to_owned()]
+        };
+        Response {
+            act: Act::Nothing,
+            finding: None,
+            rule: None,
+            reasons,
+        }
+    })
+}
+
+/// The durability as rules name it.
+pub fn durability_kind(durability: Durability) -> DurabilityKind {
+    match durability {
+        Durability::Lossless { .. } => DurabilityKind::Lossless,
+        Durability::BestEffort { .. } => DurabilityKind::BestEffort,
+    }
+}
+
+fn one(
+    situation: &Situation,
+    finding: &Finding,
+    rule: &Rule,
+    lasted: Duration,
+    past: &[Past],
+) -> Response {
+    let wait = |reason: String| Response {
+        act: Act::Wait(rule.respond),
+        finding: None,
+        rule: None,
+        reasons: vec![finding.text.clone(), reason],
+    };
+    if lasted < rule.confirm {
+        let (lasted, confirm) = (lasted.as_millis(), rule.confirm.as_millis());
+        return wait(format!(
+            "it has lasted {lasted} ms and must last {confirm} ms"
+        ));
+    }
+    let same: Vec<_> = past
+        .iter()
+        .filter(|past| past.finding == finding.kind)
+        .collect();
+    if let Some(recent) = same
+        .iter()
+        .map(|past| past.ago)
+        .min()
+        .filter(|ago| *ago < rule.cooldown)
+    {
+        let (ago, cooldown) = (recent.as_millis(), rule.cooldown.as_millis());
+        return wait(format!(
+            "the last procedure for it ended {ago} ms ago; the cooldown is {cooldown} ms"
+        ));
+    }
+    let hour = Duration::from_secs(3600);
+    let spent = same.iter().filter(|past| past.ago < hour).count();
+    if let Some(limit) = rule.per_hour.filter(|limit| spent >= *limit as usize) {
+        return wait(format!(
+            "{spent} procedures for it within an hour, and the rule allows {limit}; an operator \
+             can go on by hand"
+        ));
+    }
+    let (kind, plan) = match rule.respond {
+        Respond::FailOver => {
+            if let Some(why) = planning::hopeless(situation, rule.accept_loss) {
+                return wait(why);
+            }
+            let Some(from) = situation.primary() else {
+                return wait("no primary".to_owned());
+            };
+            (
+                Kind::Failover,
+                planning::isolate(situation, &from.name, rule.accept_loss),
+            )
+        }
+        Respond::Repair => match planning::repair(situation, finding) {
+            Some(plan) if !plan.is_empty() => (Kind::Repair, plan),
+            Some(_) | None => return wait("it cannot be mended now".to_owned()),
+        },
+        Respond::Alert | Respond::Nothing => return wait("no act".to_owned()),
+    };
+    let Some(from) = situation.primary().map(|server| server.name.clone()) else {
+        return wait("no primary".to_owned());
+    };
+    let mut procedure = procedure(kind, finding.text.clone(), from, plan);
+    procedure.finding = finding.kind.to_string();
+    procedure.accept_loss = rule.accept_loss;
+    Response {
+        act: Act::Open(Box::new(procedure)),
+        finding: None,
+        rule: None,
+        reasons: vec![finding.text.clone()],
+    }
+}
+
+/// A procedure to be opened; number, epoch and time are assigned when it is.
+pub fn procedure(kind: Kind, cause: String, from: ServerName, plan: Vec<Stage>) -> Procedure {
+    Procedure {
+        id: 0,
+        kind,
+        cause,
+        finding: String::new(),
+        epoch: Epoch::default(),
+        from,
+        to: None,
+        accept_loss: false,
+        opened: WallTime::default(),
+        plan,
+        journal: Vec::new(),
+        ending: None,
+        closed: None,
+        unknown: Unknown::new(),
+    }
+}

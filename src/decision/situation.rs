@@ -1,0 +1,178 @@
+//! A situation: everything a decision about one cluster looks at, as one value.
+//!
+//! The leader makes one from its table of reports and the replicated state; `regent explain
+//! --situation` makes one from a file. All times in it are ages, so it means the same anywhere.
+
+use super::cluster::{ClusterState, Writer};
+use super::report::{Receiver, Sight, Status};
+use super::topology::{ClusterSpec, ServerName, ServerSpec, Timing, WatcherName};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Everything a decision about one cluster looks at.
+#[derive(Clone, Debug)]
+pub struct Situation {
+    /// The cluster as declared.
+    pub spec: ClusterSpec,
+    /// What the watchers have agreed on.
+    pub state: ClusterState,
+    /// How long things take.
+    pub timing: Timing,
+    /// All declared watchers.
+    pub watchers: Vec<WatcherName>,
+    /// What each watcher last saw of each server.
+    pub views: BTreeMap<ServerName, BTreeMap<WatcherName, View>>,
+}
+
+/// What one watcher last saw of one server.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What it saw.
+    pub sight: Sight,
+    /// How old that is.
+    pub age: Duration,
+    /// For how long it has seen this kind of thing without a break.
+    pub lasting: Duration,
+    /// In how many probes in a row.
+    pub times: u32,
+    /// How long ago the server was last seen to receive something from its source, be it only a
+    /// heartbeat; `None` when never.
+    pub heard_source: Option<Duration>,
+    /// How long ago it was last alive to this watcher; `None` when never.
+    pub last_alive: Option<Duration>,
+}
+
+impl View {
+    /// A view of this moment, for tests and files.
+    pub fn fresh(sight: Sight) -> View {
+        View {
+            sight,
+            age: Duration::from_millis(100),
+            lasting: Duration::from_secs(10),
+            times: 50,
+            heard_source: None,
+            last_alive: None,
+        }
+    }
+}
+
+impl Situation {
+    /// Watchers that make a majority.
+    pub fn majority(&self) -> usize {
+        self.watchers.len() / 2 + 1
+    }
+
+    /// The age from which on a view says nothing any more: three intervals, and never less than
+    /// one timed-out probe with the interval before and after it.
+    pub fn stale_after(&self) -> Duration {
+        stale_after(&self.timing)
+    }
+
+    /// The views of a server that are not stale.
+    pub fn fresh(&self, server: &ServerName) -> impl Iterator<Item = (&WatcherName, &View)> {
+        let limit = self.stale_after();
+        self.views
+            .get(server)
+            .into_iter()
+            .flatten()
+            .filter(move |(_, view)| view.age <= limit)
+    }
+
+    /// The newest status of a server among fresh views.
+    pub fn status(&self, server: &ServerName) -> Option<&Status> {
+        let alive = self
+            .fresh(server)
+            .filter(|(_, view)| view.sight.status().is_some());
+        alive
+            .min_by_key(|(_, view)| view.age)
+            .and_then(|(_, view)| view.sight.status())
+    }
+
+    /// How many watchers see the server alive right now.
+    pub fn alive_to(&self, server: &ServerName) -> usize {
+        self.fresh(server)
+            .filter(|(_, view)| view.sight.shows_life())
+            .count()
+    }
+
+    /// The primary of the current epoch, or the one being replaced.
+    pub fn primary(&self) -> Option<&ServerSpec> {
+        let name = match &self.state.writer {
+            Writer::Open { primary } => primary,
+            Writer::Closed { former } => former,
+            Writer::Unassigned => return None,
+        };
+        self.spec.server(name)
+    }
+
+    /// All declared servers but the primary.
+    pub fn replicas(&self) -> impl Iterator<Item = &ServerSpec> {
+        let primary = self.primary().map(|server| server.name.clone());
+        self.spec
+            .servers
+            .iter()
+            .filter(move |server| Some(&server.name) != primary.as_ref())
+    }
+
+    /// Replicas that lately received something from the primary, with how long ago: each of them
+    /// proves that it lives.
+    pub fn witnesses(&self) -> Vec<(&ServerName, Duration)> {
+        let Some(primary) = self.primary() else {
+            return Vec::new();
+        };
+        let window = witness_window(&self.timing);
+        let mut witnesses = Vec::new();
+        for replica in self.replicas() {
+            let heard = self.fresh(&replica.name).filter_map(|(_, view)| {
+                let channel = view.sight.status()?.channel()?;
+                let connected = channel.receiver == Receiver::Connected;
+                let heard = view.heard_source? + view.age;
+                (connected && channel.source == primary.address && heard <= window).then_some(heard)
+            });
+            if let Some(heard) = heard.min() {
+                witnesses.push((&replica.name, heard));
+            }
+        }
+        witnesses
+    }
+
+    /// The same situation, had that server just died and everybody noticed.
+    #[must_use]
+    pub fn without(&self, server: &ServerName) -> Situation {
+        let mut changed = self.clone();
+        for (name, views) in &mut changed.views {
+            for view in views.values_mut() {
+                if name == server {
+                    *view = View {
+                        last_alive: view.last_alive,
+                        ..View::fresh(Sight::Refused)
+                    };
+                } else if self
+                    .primary()
+                    .is_some_and(|primary| &primary.name == server)
+                {
+                    view.heard_source = None;
+                    if let Sight::Alive(status) = &mut view.sight {
+                        for channel in &mut status.channels {
+                            if channel.receiver == Receiver::Connected {
+                                channel.receiver = Receiver::Connecting;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        changed
+    }
+}
+
+/// See [`Situation::stale_after`].
+pub fn stale_after(timing: &Timing) -> Duration {
+    (timing.probe_interval * 3).max(timing.probe_timeout + timing.probe_interval * 2)
+}
+
+/// For how long after the last heartbeat a replica still counts as proof that the primary lives:
+/// four heartbeats, since one or two may be late on a busy machine.
+pub fn witness_window(timing: &Timing) -> Duration {
+    timing.replication_heartbeat * 4
+}
