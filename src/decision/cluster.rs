@@ -278,6 +278,29 @@ impl Notes {
 }
 
 impl ClusterState {
+    /// The same without its history, which no decision looks at.
+    #[must_use]
+    pub fn present(&self) -> ClusterState {
+        ClusterState {
+            epoch: self.epoch,
+            writer: self.writer.clone(),
+            protection: self.protection.clone(),
+            preparing: self.preparing.clone(),
+            procedure: self.procedure.clone(),
+            ended: VecDeque::new(),
+            last_procedure: self.last_procedure,
+            unknown: Unknown::new(),
+        }
+    }
+
+    /// The open procedure or an ended one.
+    pub fn find_procedure(&self, id: u64) -> Option<&Procedure> {
+        self.procedure
+            .iter()
+            .chain(&self.ended)
+            .find(|procedure| procedure.id == id)
+    }
+
     /// Applies one command, or rejects it without a trace.
     fn apply(&mut self, command: &Command, notes: &mut Notes) -> Result<(), Rejected> {
         match command {

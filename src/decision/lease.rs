@@ -141,12 +141,14 @@ impl Ledger {
         latest.unwrap_or_default().max(self.inherited_until)
     }
 
-    /// Proxies that renewed within the last lease.
-    pub fn active(&self, now: Moment) -> impl Iterator<Item = &ProxyName> {
-        self.given
-            .iter()
-            .filter(move |(_, given)| given.until >= now)
-            .map(|(name, _)| name)
+    /// Proxies in the account.
+    pub fn known(&self) -> impl Iterator<Item = &ProxyName> {
+        self.given.keys()
+    }
+
+    /// Proxies that hold a lease, as far as the leader can know.
+    pub fn holders(&self, now: Moment) -> impl Iterator<Item = &ProxyName> {
+        self.given.iter().filter(move |(_, given)| given.until >= now).map(|(name, _)| name)
     }
 
     /// Forgets proxies whose leases ended long ago, so that the account stays bounded.

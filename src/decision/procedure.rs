@@ -366,6 +366,17 @@ impl Procedure {
         })
     }
 
+    /// Whether a stage has as many of its counting steps done as it needs, others being open.
+    pub fn has_enough(&self, stage: usize) -> bool {
+        let Some(planned) = self.plan.get(stage) else {
+            return false;
+        };
+        let done = planned.steps.iter().enumerate().filter(|(step, planned)| {
+            planned.need == Need::Counts && self.step_state(stage, *step) == StepState::Done
+        });
+        planned.at_least > 0 && done.count() >= planned.at_least
+    }
+
     fn progress(&self, stage: usize, standing: &Standing) -> Progress {
         let planned = &self.plan[stage];
         let mut counted = Tally::default();

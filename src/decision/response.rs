@@ -35,10 +35,10 @@ pub enum Act {
 }
 
 /// What was done before about the same kind of finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// The finding.
-    pub finding: FindingKind,
+    /// The finding's kind, as procedures record it.
+    pub finding: String,
     /// How long ago that procedure ended.
     pub ago: Duration,
 }
@@ -121,10 +121,8 @@ fn one(
             "it has lasted {lasted} ms and must last {confirm} ms"
         ));
     }
-    let same: Vec<_> = past
-        .iter()
-        .filter(|past| past.finding == finding.kind)
-        .collect();
+    let kind = finding.kind.to_string();
+    let same: Vec<_> = past.iter().filter(|past| past.finding == kind).collect();
     if let Some(recent) = same
         .iter()
         .map(|past| past.ago)

@@ -7,13 +7,14 @@ use super::cluster::{ClusterState, Writer};
 use super::report::{Receiver, Sight, Status};
 use super::topology::{ClusterSpec, ServerName, ServerSpec, Timing, WatcherName};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything a decision about one cluster looks at.
 #[derive(Clone, Debug)]
 pub struct Situation {
     /// The cluster as declared.
-    pub spec: ClusterSpec,
+    pub spec: Arc<ClusterSpec>,
     /// What the watchers have agreed on.
     pub state: ClusterState,
     /// How long things take.

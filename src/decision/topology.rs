@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One replication cluster as the configuration declares it, without secrets.
@@ -272,7 +273,7 @@ impl fmt::Display for ServerKey {
 }
 
 /// Clusters by name, as every watcher and proxy holds them.
-pub type Clusters = BTreeMap<ClusterName, ClusterSpec>;
+pub type Clusters = BTreeMap<ClusterName, Arc<ClusterSpec>>;
 
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(

@@ -3,6 +3,16 @@
 //! It contains Raft, the replicated state, the table of probe reports and the leader's duties.
 //! It never waits, and it reaches the world only through the [`Output`]s it returns; the runtime
 //! carries those out and answers with [`Input`]s.
+#![deny(clippy::disallowed_types)]
+
+pub mod consensus;
+mod duty;
+mod leading;
+mod machine;
+mod probing;
+mod requests;
+
+pub use machine::{Fatal, Setup, Watcher};
 
 use crate::clock::Moment;
 use crate::decision::lease::{FromProxy, ToProxy};

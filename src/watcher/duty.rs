@@ -1,0 +1,448 @@
+//! The leader's duty for one cluster: follow its findings, respond, and drive its procedure.
+
+use crate::clock::{Moment, Now};
+use crate::decision::adoption::{self, Verdict};
+use crate::decision::cluster::{ClusterState, Command, Writer};
+use crate::decision::diagnosis::{Finding, FindingKind, diagnose};
+use crate::decision::lease::Ledger;
+use crate::decision::plan::Outcome;
+use crate::decision::planning::{self, Decision};
+use crate::decision::procedure::{
+    Ending, Guard, Kind, Next, Procedure, Standing, StepState, Waiting,
+};
+use crate::decision::report::Receiver;
+use crate::decision::response::{self, Act, Past};
+use crate::decision::situation::Situation;
+use crate::decision::topology::{ClusterName, ServerName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A stage that has enough waits so long for its stragglers.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// A finding is told to people when it has lasted so long.
+const NOTE_AFTER: Duration = Duration::from_millis(300);
+
+/// A finding is over when it has been away for so long.
+const OVER_AFTER: Duration = Duration::from_secs(1);
+
+/// How often a cluster is looked at when nothing calls for it.
+const CALM: Duration = Duration::from_millis(200);
+
+/// Between two calls to everybody to look at once.
+const ALARM_GAP: Duration = Duration::from_millis(60);
+
+/// Past procedures remembered for cooldowns and budgets.
+const PAST_KEPT: usize = 500;
+
+/// One cluster's duty.
+#[derive(Debug)]
+pub(super) struct Duty {
+    next: Moment,
+    /// A report of this cluster showed no life; everybody should look.
+    pub(super) alarmed: bool,
+    last_alarm: Option<Moment>,
+    /// The last entry proposed for it; nothing is judged before that is applied.
+    proposed: u64,
+    tracks: BTreeMap<(FindingKind, Option<ServerName>), Track>,
+    past: Vec<(String, Moment)>,
+    /// Replicas fit to read from.
+    pub(super) readable: BTreeSet<ServerName>,
+    /// Of the open procedure: steps that pause before another attempt, and stages with enough.
+    pauses: BTreeMap<(usize, usize), Moment>,
+    enough_since: BTreeMap<usize, Moment>,
+}
+
+#[derive(Debug)]
+struct Track {
+    /// Since when it is there without a break.
+    since: Moment,
+    seen: Moment,
+    present: bool,
+    /// Whether people were told.
+    noted: bool,
+    text: String,
+}
+
+impl Duty {
+    pub(super) fn new(now: Moment) -> Duty {
+        Duty {
+            next: now,
+            alarmed: false,
+            last_alarm: None,
+            proposed: 0,
+            tracks: BTreeMap::new(),
+            past: Vec::new(),
+            readable: BTreeSet::new(),
+            pauses: BTreeMap::new(),
+            enough_since: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn next(&self) -> Moment {
+        self.next
+    }
+
+    pub(super) fn look_now(&mut self, now: Moment) {
+        self.next = self.next.min(now);
+    }
+
+    pub(super) fn proposed(&mut self, index: u64) {
+        self.proposed = self.proposed.max(index);
+    }
+
+    pub(super) fn awaits(&self, applied: u64) -> bool {
+        self.proposed > applied
+    }
+
+    pub(super) fn may_alarm(&mut self, now: Moment) -> bool {
+        let may = self
+            .last_alarm
+            .is_none_or(|last| now.since(last) >= ALARM_GAP);
+        if may {
+            self.last_alarm = Some(now);
+        }
+        may
+    }
+
+    /// For how long a finding has been there.
+    pub(super) fn lasting(&self, now: Moment, finding: &Finding) -> Duration {
+        let track = self.tracks.get(&(finding.kind, finding.server.clone()));
+        track
+            .filter(|track| track.present)
+            .map_or(Duration::ZERO, |track| now.since(track.since))
+    }
+
+    /// What was done before, for cooldowns and budgets.
+    pub(super) fn past(&self, now: Moment) -> Vec<Past> {
+        let past = |(finding, ended): &(String, Moment)| Past {
+            finding: finding.clone(),
+            ago: now.since(*ended),
+        };
+        self.past.iter().map(past).collect()
+    }
+
+    /// An entry about this cluster was applied.
+    pub(super) fn applied(
+        &mut self,
+        now: Moment,
+        index: u64,
+        command: &Command,
+        state: Option<&ClusterState>,
+    ) {
+        if index >= self.proposed {
+            self.look_now(now);
+        }
+        match command {
+            Command::Finish {
+                stage,
+                step,
+                attempt,
+                outcome: Outcome::Retry(_),
+                ..
+            } => {
+                let pause = Duration::from_millis(25 << (*attempt).min(6));
+                self.pauses.insert((*stage, *step), now + pause);
+            }
+            Command::Open { .. } | Command::Close { .. } => {
+                self.pauses.clear();
+                self.enough_since.clear();
+                let ended = state.and_then(|state| state.ended.back());
+                if let (Command::Close { .. }, Some(ended)) = (command, ended) {
+                    self.past.push((ended.finding.clone(), now));
+                    let surplus = self.past.len().saturating_sub(PAST_KEPT);
+                    self.past.drain(..surplus);
+                }
+            }
+            Command::Finish { .. }
+            | Command::Adopt { .. }
+            | Command::Extend { .. }
+            | Command::Begin { .. }
+            | Command::Note { .. } => {}
+        }
+    }
+
+    /// Looks at the cluster and says what to propose.
+    pub(super) fn judge(
+        &mut self,
+        now: Now,
+        term: u64,
+        situation: &Situation,
+        ledger: &Ledger,
+    ) -> Vec<Command> {
+        self.next = now.moment + CALM;
+        self.choose_readable(situation);
+        let cluster = &situation.spec.name;
+        if let Some(open) = &situation.state.procedure {
+            return self.drive(now, term, situation, open, ledger);
+        }
+        if situation.state.writer == Writer::Unassigned {
+            if let Verdict::Primary {
+                server: primary,
+                why,
+            } = adoption::verdict(situation)
+            {
+                return vec![Command::Adopt {
+                    cluster: cluster.clone(),
+                    primary,
+                    why,
+                }];
+            }
+        }
+        let findings = diagnose(situation);
+        let mut commands = self.follow(now.moment, cluster, &findings);
+        let lasting = |finding: &Finding| self.lasting(now.moment, finding);
+        let past = self.past(now.moment);
+        let response = response::respond(situation, &findings, &lasting, &past);
+        if let Act::Open(procedure) = response.act {
+            let seen = situation.state.epoch;
+            commands.insert(
+                0,
+                Command::Open {
+                    cluster: cluster.clone(),
+                    seen,
+                    procedure,
+                },
+            );
+        }
+        commands
+    }
+
+    /// Keeps account of findings that come and go, and tells people of those that stay.
+    fn follow(&mut self, now: Moment, cluster: &ClusterName, findings: &[Finding]) -> Vec<Command> {
+        for track in self.tracks.values_mut() {
+            track.present = false;
+        }
+        let mut notes = Vec::new();
+        let mut note = |kind: &str, text: String| {
+            let (cluster, kind) = (cluster.clone(), kind.to_owned());
+            notes.push(Command::Note {
+                cluster,
+                kind,
+                text,
+            });
+        };
+        for finding in findings {
+            let fresh = || Track {
+                since: now,
+                seen: now,
+                present: true,
+                noted: false,
+                text: String::new(),
+            };
+            let key = (finding.kind, finding.server.clone());
+            let track = self.tracks.entry(key).or_insert_with(fresh);
+            // Away for longer than one look: it begins anew.
+            if now.since(track.seen) > CALM * 2 {
+                track.since = now;
+            }
+            track.seen = now;
+            track.present = true;
+            track.text.clone_from(&finding.text);
+            if !track.noted && now.since(track.since) >= NOTE_AFTER {
+                track.noted = true;
+                note(
+                    "finding_began",
+                    format!("{}: {}", finding.kind, finding.text),
+                );
+            }
+        }
+        self.tracks.retain(|(kind, _), track| {
+            let over = !track.present && now.since(track.seen) >= OVER_AFTER;
+            if over && track.noted {
+                note(
+                    "finding_ended",
+                    format!("{kind}: no longer: {}", track.text),
+                );
+            }
+            !over
+        });
+        notes
+    }
+
+    /// Replicas fit to read from: following the primary, applying, within the lag limit; one that
+    /// was too far behind must come well below the limit before it is taken back.
+    fn choose_readable(&mut self, situation: &Situation) {
+        let limit = situation.spec.max_replica_lag;
+        let Some(primary) = situation.primary().map(|server| server.address.clone()) else {
+            self.readable.clear();
+            return;
+        };
+        let mut readable = BTreeSet::new();
+        for replica in situation.replicas() {
+            let channel = situation
+                .status(&replica.name)
+                .and_then(|status| status.channel());
+            let Some(channel) = channel else { continue };
+            let was = self.readable.contains(&replica.name);
+            let limit = if was { limit } else { limit * 4 / 5 };
+            let fit = channel.source == primary
+                && channel.applying
+                && channel.receiver != Receiver::Stopped
+                && channel.error.is_none()
+                && channel.delay.is_zero()
+                && channel.lag.is_none_or(|lag| lag <= limit);
+            if fit {
+                readable.insert(replica.name.clone());
+            }
+        }
+        self.readable = readable;
+    }
+
+    fn drive(
+        &mut self,
+        now: Now,
+        term: u64,
+        situation: &Situation,
+        open: &Procedure,
+        ledger: &Ledger,
+    ) -> Vec<Command> {
+        let cluster = situation.spec.name.clone();
+        let free_from = ledger.free_from(&cluster, open.epoch);
+        let standing = self.standing(now.moment, term, situation, open, free_from);
+        let close = |ending: Ending| Command::Close {
+            cluster: cluster.clone(),
+            procedure: open.id,
+            ending,
+        };
+        match open.next(&standing) {
+            Next::Perform(attempts) => attempts
+                .into_iter()
+                .map(|(stage, step, attempt)| Command::Begin {
+                    cluster: cluster.clone(),
+                    procedure: open.id,
+                    stage,
+                    step,
+                    attempt,
+                    term,
+                })
+                .collect(),
+            Next::Wait(waiting) => {
+                self.wait(now.moment, waiting, free_from);
+                Vec::new()
+            }
+            Next::Decide => match planning::promote(situation, open) {
+                Decision::Promote { stages, to, why } => vec![Command::Extend {
+                    cluster: cluster.clone(),
+                    procedure: open.id,
+                    after: open.plan.len(),
+                    stages,
+                    to: Some(to),
+                    why,
+                }],
+                Decision::GiveUp { why } => {
+                    give_up(situation, open, close(Ending::Abandoned { text: why }))
+                }
+            },
+            Next::Failed { stage } => {
+                let name = &open.plan[stage].name;
+                let failures = open.failures(stage).join("; ");
+                if open.past_return() {
+                    let text = format!(
+                        "stage {name} failed: {failures}; look at the servers named, then run \
+                         regent explain {cluster}"
+                    );
+                    return vec![close(Ending::Stuck { text })];
+                }
+                let text = format!("stage {name} failed: {failures}");
+                give_up(situation, open, close(Ending::Abandoned { text }))
+            }
+            Next::Finished => vec![close(Ending::Done {
+                text: summary(open),
+            })],
+        }
+    }
+
+    fn standing(
+        &mut self,
+        now: Moment,
+        term: u64,
+        situation: &Situation,
+        open: &Procedure,
+        free_from: Moment,
+    ) -> Standing {
+        let mut standing = Standing {
+            term,
+            ..Standing::default()
+        };
+        let proven = situation.state.protection.proven_by(open.stopped());
+        if proven || open.former_is_read_only() || now >= free_from {
+            standing.guards.insert(Guard::FormerPrimaryFenced);
+        }
+        for stage in 0..open.plan.len() {
+            if open.has_enough(stage) {
+                let since = *self.enough_since.entry(stage).or_insert(now);
+                if now.since(since) >= GRACE {
+                    standing.graced.insert(stage);
+                } else {
+                    self.look_now(since + GRACE);
+                }
+            }
+        }
+        for ((stage, step), until) in &self.pauses {
+            let retries = matches!(open.step_state(*stage, *step), StepState::Retry { .. });
+            if retries && *until > now {
+                standing.pausing.insert((*stage, *step));
+            }
+        }
+        standing
+    }
+
+    fn wait(&mut self, now: Moment, waiting: Waiting, free_from: Moment) {
+        let pause = self
+            .pauses
+            .values()
+            .filter(|until| **until > now)
+            .min()
+            .copied();
+        match waiting {
+            Waiting::Steps => {}
+            Waiting::Guard(Guard::FormerPrimaryFenced) => self.look_now(free_from.max(now)),
+            Waiting::Pause => {}
+        }
+        if let Some(pause) = pause {
+            self.look_now(pause);
+        }
+    }
+}
+
+/// Ends a procedure before its point of no return. A switchover puts back what it took: the
+/// primary that was there goes on, in the same breath.
+fn give_up(situation: &Situation, open: &Procedure, close: Command) -> Vec<Command> {
+    let mut commands = vec![close];
+    let former = situation
+        .spec
+        .server(&open.from)
+        .filter(|_| open.kind == Kind::Switchover);
+    if let Some(former) = former {
+        let plan = planning::reopen(situation, former);
+        let cause = format!(
+            "switchover {} was given up; {} goes on",
+            open.id, former.name
+        );
+        let repair = response::procedure(Kind::Repair, cause, former.name.clone(), plan);
+        commands.push(Command::Open {
+            cluster: situation.spec.name.clone(),
+            seen: situation.state.epoch,
+            procedure: Box::new(repair),
+        });
+    }
+    commands
+}
+
+/// How a finished procedure went, in a sentence.
+fn summary(open: &Procedure) -> String {
+    let failed: usize = (0..open.plan.len())
+        .map(|stage| open.failures(stage).len())
+        .sum();
+    let rest = match failed {
+        0 => String::new(),
+        n => format!(", {n} step(s) that nothing depends on failed"),
+    };
+    match (&open.to, open.kind) {
+        (Some(to), Kind::Failover | Kind::Switchover) => {
+            format!("{to} is the primary under epoch {}{rest}", open.epoch)
+        }
+        (_, Kind::Repair) | (None, _) => format!("all steps ended{rest}"),
+    }
+}

@@ -1,0 +1,468 @@
+//! The leader's duties: grant leases, judge each cluster, and drive its open procedure.
+//!
+//! All of it is volatile. A new leader starts with an empty table of reports and can judge only
+//! after fresh reports from a majority; nothing is inherited but the replicated journal.
+
+use super::consensus::ReadReady;
+use super::duty::Duty;
+use super::machine::{Setup, Watcher};
+use super::probing::{News, Table};
+use super::{Output, StepId};
+use crate::clock::{Moment, Now};
+use crate::decision::cluster::{ClusterState, Command, FORMAT, Proposal, State, Unknown, Writer};
+use crate::decision::lease::{FromProxy, Ledger, Route, Target, ToProxy};
+use crate::decision::plan::Outcome;
+use crate::decision::report::Sight;
+use crate::decision::situation::Situation;
+use crate::decision::topology::{
+    ClusterName, ClusterSpec, Durability, OnQuorumLoss, ProxyName, ServerKey, Timing, WatcherName,
+};
+use crate::decision::view::{Refusal, RefusalCode, Response};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Quorum rounds are at least this far apart; one round answers all that asked before it.
+const ROUND_GAP: Duration = Duration::from_millis(5);
+
+/// How many proxies one leader serves.
+const PROXIES: usize = 1_000;
+
+/// The leader's volatile state.
+#[derive(Debug)]
+pub(super) struct Leading {
+    term: u64,
+    timing: Timing,
+    pub(super) table: Table,
+    pub(super) ledger: Ledger,
+    pub(super) duties: BTreeMap<ClusterName, Duty>,
+    pub(super) sessions: BTreeMap<ProxyName, u64>,
+    /// Renewals that no quorum round covers yet: proxy and the time it sent.
+    renewals: BTreeMap<ProxyName, Moment>,
+    /// Rounds under way by number, with the renewals they answer.
+    rounds: BTreeMap<u64, BTreeMap<ProxyName, Moment>>,
+    /// Rounds that completed, waiting for their index to be applied.
+    confirmed: Vec<(u64, BTreeMap<ProxyName, Moment>)>,
+    last_round: u64,
+    next_round: Moment,
+    finished: Vec<(StepId, Outcome)>,
+    /// Requests whose proposal is on its way.
+    asked: Vec<Asked>,
+}
+
+/// A request that waits for its proposal to be applied.
+#[derive(Debug)]
+pub(super) struct Asked {
+    id: u64,
+    index: u64,
+    cluster: ClusterName,
+    /// The number of the procedure it opens; none for an adoption.
+    procedure: Option<u64>,
+}
+
+impl Leading {
+    pub(super) fn begin(term: u64, now: Moment, setup: &Setup) -> Leading {
+        let duty = |name: &ClusterName| (name.clone(), Duty::new(now));
+        Leading {
+            term,
+            timing: setup.timing,
+            table: Table::default(),
+            ledger: Ledger::inherited(now, &setup.timing),
+            duties: setup.clusters.keys().map(duty).collect(),
+            sessions: BTreeMap::new(),
+            renewals: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            confirmed: Vec::new(),
+            last_round: 0,
+            next_round: now,
+            finished: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Leadership is over: whoever waits is told.
+    pub(super) fn resign(self) -> Vec<(u64, Response)> {
+        let refusal = || Refusal {
+            code: RefusalCode::NoLeader,
+            text: "this watcher stopped leading before it was decided; look at the status and ask \
+                   again"
+                .to_owned(),
+            leader: None,
+        };
+        self.asked
+            .into_iter()
+            .map(|asked| (asked.id, Response::Refused(refusal())))
+            .collect()
+    }
+
+    pub(super) fn next_wakeup(&self) -> Moment {
+        let duties = self.duties.values().map(Duty::next).min();
+        duties.map_or(self.next_round, |duty| duty.min(self.next_round))
+    }
+
+    pub(super) fn note_report(
+        &mut self,
+        now: Moment,
+        setup: &Setup,
+        from: &WatcherName,
+        server: ServerKey,
+        sight: Sight,
+    ) {
+        let declared = setup.clusters.get(&server.cluster);
+        if declared.is_none_or(|spec| spec.server(&server.server).is_none()) {
+            return;
+        }
+        let failing = !sight.shows_life();
+        let cluster = server.cluster.clone();
+        let news = self.table.note(now, from, server, sight);
+        if let Some(duty) = self
+            .duties
+            .get_mut(&cluster)
+            .filter(|_| news == News::Notable)
+        {
+            duty.look_now(now);
+            duty.alarmed |= failing;
+        }
+    }
+
+    pub(super) fn proxy_message(&mut self, now: Moment, proxy: ProxyName, message: FromProxy) {
+        let FromProxy::Renew {
+            sent,
+            seen,
+            sessions,
+        } = message;
+        if !self.sessions.contains_key(&proxy) && self.sessions.len() >= PROXIES {
+            return;
+        }
+        self.sessions.insert(proxy.clone(), sessions.values().sum());
+        if self.ledger.note_seen(&proxy, &seen) {
+            for duty in self.duties.values_mut() {
+                duty.look_now(now);
+            }
+        }
+        self.renewals.insert(proxy, sent);
+        self.next_round = self.next_round.min(now + ROUND_GAP);
+    }
+
+    pub(super) fn proxies(&self) -> Vec<ProxyName> {
+        self.sessions.keys().cloned().collect()
+    }
+
+    pub(super) fn step_done(&mut self, order: StepId, outcome: Outcome) {
+        self.finished.push((order, outcome));
+    }
+
+    pub(super) fn rounds_done(&mut self, reads: Vec<ReadReady>) {
+        for ReadReady { context, index, .. } in reads {
+            if let Some(renewals) = self.rounds.remove(&context) {
+                self.confirmed.push((index, renewals));
+            }
+            // A later round confirms what earlier ones asked.
+            while let Some(earlier) = self
+                .rounds
+                .first_entry()
+                .filter(|round| *round.key() < context)
+            {
+                let renewals = earlier.remove();
+                self.confirmed.push((index, renewals));
+            }
+        }
+    }
+
+    /// An entry was applied: duties take note.
+    pub(super) fn applied(&mut self, now: Moment, index: u64, proposal: &Proposal, state: &State) {
+        for command in &proposal.commands {
+            if let Some(duty) = self.duties.get_mut(command.cluster()) {
+                duty.applied(now, index, command, state.clusters.get(command.cluster()));
+            }
+        }
+    }
+
+    /// Who asked for what is now decided gets an answer.
+    pub(super) fn settle(&mut self, index: u64, term: u64, state: &State) -> Vec<(u64, Response)> {
+        let (settled, waiting) = std::mem::take(&mut self.asked)
+            .into_iter()
+            .partition::<Vec<_>, _>(|asked| asked.index <= index);
+        self.asked = waiting;
+        let answer = |asked: Asked| {
+            let of_cluster = state.clusters.get(&asked.cluster);
+            let ours = term == self.term && asked.index == index;
+            let response = of_cluster
+                .filter(|_| ours)
+                .and_then(|state| asked.outcome(state));
+            (asked.id, response.unwrap_or_else(overtaken))
+        };
+        settled.into_iter().map(answer).collect()
+    }
+
+    /// The routes of all clusters as of now.
+    fn routes(&self, setup: &Setup, state: &State) -> BTreeMap<ClusterName, Route> {
+        let mut routes = BTreeMap::new();
+        for (name, spec) in &setup.clusters {
+            if let (Some(state), Some(duty)) = (state.clusters.get(name), self.duties.get(name)) {
+                routes.insert(name.clone(), route(spec, state, duty));
+            }
+        }
+        routes
+    }
+}
+
+impl Asked {
+    fn outcome(&self, state: &ClusterState) -> Option<Response> {
+        let cluster = self.cluster.clone();
+        match self.procedure {
+            Some(number) => state
+                .procedure
+                .as_ref()
+                .filter(|open| open.id == number)
+                .map(|_| Response::Opened {
+                    cluster,
+                    procedure: number,
+                }),
+            None => state.writer.primary().map(|primary| Response::Done {
+                text: format!("{cluster} is adopted with primary {primary}"),
+            }),
+        }
+    }
+}
+
+impl Watcher {
+    /// Does what a leader has to do by now; true when it proposed anything.
+    pub(super) fn lead(&mut self, now: Now) -> bool {
+        let Some(mut leading) = self.leading.take() else {
+            return false;
+        };
+        self.run_rounds(now.moment, &mut leading);
+        self.grant(now.moment, &mut leading);
+        let mut proposed = self.journal_finished(now, &mut leading);
+        let due = leading.duties.iter().filter(|(_, duty)| duty.next() <= now.moment);
+        let names: Vec<_> = due.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            proposed |= self.judge(now, &mut leading, &name);
+        }
+        self.leading = Some(leading);
+        proposed
+    }
+
+    /// Proposes what a request asks for; the answer follows when it is applied.
+    pub(super) fn propose_for(
+        &mut self,
+        now: Now,
+        request: u64,
+        command: Command,
+    ) -> Result<(), Refusal> {
+        let busy = |text: &str| Refusal {
+            code: RefusalCode::Busy,
+            text: text.to_owned(),
+            leader: None,
+        };
+        let cluster = command.cluster().clone();
+        let opens = matches!(command, Command::Open { .. });
+        let number = self
+            .state
+            .clusters
+            .get(&cluster)
+            .map_or(0, |state| state.last_procedure)
+            + 1;
+        let Some(index) = self.propose(now, vec![command]) else {
+            return Err(busy(
+                "this watcher cannot take a decision right now; ask again",
+            ));
+        };
+        if let Some(leading) = &mut self.leading {
+            if let Some(duty) = leading.duties.get_mut(&cluster) {
+                duty.proposed(index);
+            }
+            let procedure = opens.then_some(number);
+            leading.asked.push(Asked {
+                id: request,
+                index,
+                cluster,
+                procedure,
+            });
+        }
+        Ok(())
+    }
+
+    /// Everything known about a cluster as of now.
+    pub(super) fn situation(
+        &self,
+        now: Moment,
+        leading: &Leading,
+        name: &ClusterName,
+    ) -> Option<Situation> {
+        let spec = self.setup.clusters.get(name)?;
+        let mut views = BTreeMap::new();
+        for server in &spec.servers {
+            let key = ServerKey {
+                cluster: name.clone(),
+                server: server.name.clone(),
+            };
+            views.insert(
+                server.name.clone(),
+                leading.table.views(now, &key, &self.setup.timing),
+            );
+        }
+        Some(Situation {
+            spec: spec.clone(),
+            state: self
+                .state
+                .clusters
+                .get(name)
+                .map(ClusterState::present)
+                .unwrap_or_default(),
+            timing: self.setup.timing,
+            watchers: self.setup.watchers.keys().cloned().collect(),
+            views,
+        })
+    }
+
+    fn propose(&mut self, now: Now, commands: Vec<Command>) -> Option<u64> {
+        let proposal = Proposal {
+            format: FORMAT,
+            at: now.wall,
+            commands,
+            unknown: Unknown::new(),
+        };
+        let data = serde_json::to_vec(&proposal).ok()?;
+        self.consensus
+            .propose(data)
+            .ok()
+            .map(|proposed| proposed.index)
+    }
+
+    /// Begins a quorum round when somebody waits for one or the last is too old for permits.
+    fn run_rounds(&mut self, now: Moment, leading: &mut Leading) {
+        if now < leading.next_round {
+            return;
+        }
+        let round = leading.last_round + 1;
+        if self.consensus.read_index(now, round).is_ok() {
+            leading.last_round = round;
+            leading
+                .rounds
+                .insert(round, std::mem::take(&mut leading.renewals));
+        }
+        leading.next_round = now + leading.timing.raft_tick * leading.timing.raft_heartbeat_ticks;
+    }
+
+    /// Grants leases whose quorum round is complete.
+    fn grant(&mut self, now: Moment, leading: &mut Leading) {
+        let applied = self.applied;
+        let (ready, waiting) = std::mem::take(&mut leading.confirmed)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(index, _)| *index <= applied);
+        leading.confirmed = waiting;
+        let renewals: Vec<_> = ready
+            .into_iter()
+            .flat_map(|(_, renewals)| renewals)
+            .collect();
+        if renewals.is_empty() {
+            return;
+        }
+        let routes = leading.routes(&self.setup, &self.state);
+        for (proxy, sent) in renewals {
+            leading.ledger.grant(&proxy, now, &leading.timing);
+            let span = leading.timing.lease;
+            let message = ToProxy::Granted {
+                sent,
+                span,
+                routes: routes.clone(),
+            };
+            self.push(Output::ToProxy { proxy, message });
+        }
+        leading.ledger.forget(now, &leading.timing);
+        let active: Vec<_> = leading.ledger.known().cloned().collect();
+        leading.sessions.retain(|proxy, _| active.contains(proxy));
+    }
+
+    /// Results of steps enter the journal at once, whatever else is on its way.
+    fn journal_finished(&mut self, now: Now, leading: &mut Leading) -> bool {
+        let finished = std::mem::take(&mut leading.finished);
+        let mut proposed = false;
+        for (order, outcome) in finished {
+            let cluster = order.cluster.clone();
+            let command = Command::Finish {
+                cluster: order.cluster,
+                procedure: order.procedure,
+                stage: order.stage,
+                step: order.step,
+                attempt: order.attempt,
+                outcome,
+            };
+            if let Some(index) = self.propose(now, vec![command]) {
+                proposed = true;
+                if let Some(duty) = leading.duties.get_mut(&cluster) {
+                    duty.proposed(index);
+                }
+            }
+        }
+        proposed
+    }
+
+    /// Looks at one cluster and proposes what is to be done.
+    fn judge(&mut self, now: Now, leading: &mut Leading, name: &ClusterName) -> bool {
+        let Some(situation) = self.situation(now.moment, leading, name) else {
+            return false;
+        };
+        let Some(mut duty) = leading.duties.remove(name) else {
+            return false;
+        };
+        if std::mem::take(&mut duty.alarmed) && duty.may_alarm(now.moment) {
+            self.hurry(now.moment, name);
+        }
+        let commands = if duty.awaits(self.applied) {
+            Vec::new()
+        } else {
+            duty.judge(now, leading.term, &situation, &leading.ledger)
+        };
+        let mut proposed = false;
+        if !commands.is_empty() {
+            if let Some(index) = self.propose(now, commands) {
+                duty.proposed(index);
+                proposed = true;
+            }
+        }
+        leading.duties.insert(name.clone(), duty);
+        proposed
+    }
+}
+
+fn route(spec: &ClusterSpec, state: &ClusterState, duty: &Duty) -> Route {
+    let target = |server: &crate::decision::topology::ServerSpec| Target {
+        server: server.name.clone(),
+        address: server.address.clone(),
+        data_center: server.data_center.clone(),
+    };
+    let write = match &state.writer {
+        Writer::Open { primary } => spec.server(primary).map(target),
+        Writer::Closed { .. } | Writer::Unassigned => None,
+    };
+    let kept_without_quorum = match spec.durability {
+        // A deposed primary could complete no commit anyway.
+        Durability::Lossless { .. } => state.protection.in_force,
+        Durability::BestEffort { on_quorum_loss } => on_quorum_loss == OnQuorumLoss::Keep,
+    };
+    let reads = spec
+        .servers
+        .iter()
+        .filter(|server| duty.readable.contains(&server.name));
+    let reads = reads.filter(|server| Some(&server.name) != state.writer.primary());
+    Route {
+        epoch: state.epoch,
+        write,
+        reads: reads.map(target).collect(),
+        kept_without_quorum,
+    }
+}
+
+fn overtaken() -> Response {
+    Response::Refused(Refusal {
+        code: RefusalCode::Forbidden,
+        text: "something else was decided first; look at the status and ask again".to_owned(),
+        leader: None,
+    })
+}
