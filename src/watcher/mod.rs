@@ -4,6 +4,8 @@
 //! It never waits, and it reaches the world only through the [`Output`]s it returns; the runtime
 //! carries those out and answers with [`Input`]s.
 
+pub mod consensus;
+
 use crate::clock::Moment;
 use crate::decision::lease::{FromProxy, ToProxy};
 use crate::decision::plan::{Outcome, Step};
@@ -166,7 +168,8 @@ pub struct Record {
     pub entries: Vec<(u64, Vec<u8>)>,
     /// A snapshot that replaces all that came before it.
     pub snapshot: Option<StoredSnapshot>,
-    /// Entries up to this index may be forgotten, being covered by a snapshot.
+    /// Entries up to this index are to be forgotten before `entries` are added, being covered by
+    /// a snapshot; `u64::MAX` with a leader's snapshot, which replaces the whole log.
     pub compact_to: Option<u64>,
 }
 
