@@ -1,0 +1,5 @@
+//! Raft, its store and the links between watchers.
+
+mod agreement;
+mod network;
+mod store;
