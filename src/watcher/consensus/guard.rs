@@ -25,14 +25,18 @@ impl Members {
             if let Some(other) = names.insert(raft_id(name), name.clone()) {
                 let problem = match &other == name {
                     true => format!("watcher {name} is declared twice"),
-                    false => format!("watchers {other} and {name} get the same raft id; rename one"),
+                    false => {
+                        format!("watchers {other} and {name} get the same raft id; rename one")
+                    }
                 };
                 return Err(ConsensusError::Members(problem));
             }
         }
         let id = raft_id(own);
         if names.get(&id) != Some(own) {
-            return Err(ConsensusError::Members(format!("watcher {own} is not declared")));
+            return Err(ConsensusError::Members(format!(
+                "watcher {own} is not declared"
+            )));
         }
         Ok(Members { own: id, names })
     }
@@ -57,7 +61,10 @@ impl Members {
 
     /// Decodes a message and checks that it is from `from` and for this watcher.
     pub(super) fn decode(&self, from: &WatcherName, bytes: &[u8]) -> Result<Message, Ignored> {
-        let sender = self.id(from).filter(|id| *id != self.own).ok_or(Ignored::Stranger)?;
+        let sender = self
+            .id(from)
+            .filter(|id| *id != self.own)
+            .ok_or(Ignored::Stranger)?;
         let message = Message::parse_from_bytes(bytes)
             .map_err(|error| Ignored::Undecodable(error.to_string()))?;
         if message.from != sender {
@@ -106,6 +113,7 @@ pub(super) fn is_vote_request(message: &Message) -> bool {
 
 /// Lets pass what raft-rs can take; an error when the message proves that this log lost entries.
 pub(super) fn check(
+    from: &WatcherName,
     message: &Message,
     node: &RawNode<Log>,
 ) -> Result<Option<Ignored>, ConsensusError> {
@@ -117,8 +125,11 @@ pub(super) fn check(
     match message.get_msg_type() {
         // A leader caps the commit index it sends with what the receiver acknowledged.
         MessageType::MsgHeartbeat if message.term >= raft.term && message.commit > last => {
-            let peer = WatcherName(format!("watcher {:016x}", message.from));
-            Err(ConsensusError::Forgot { peer, index: message.commit, last })
+            Err(ConsensusError::Forgot {
+                peer: from.clone(),
+                index: message.commit,
+                last,
+            })
         }
         MessageType::MsgAppend => Ok(check_entries(message).err()),
         MessageType::MsgAppendResponse
@@ -127,16 +138,18 @@ pub(super) fn check(
                 && !message.reject
                 && message.index > last =>
         {
-            Ok(Some(Ignored::Senseless("it acknowledges entries that were never sent")))
+            Ok(Some(Ignored::Senseless(
+                "it acknowledges entries that were never sent",
+            )))
         }
         MessageType::MsgSnapshot => {
             let meta = message.get_snapshot().get_metadata();
             let voters = check_voters(node.store().voters(), meta.get_conf_state());
             Ok(match voters {
                 Err(_) => Some(Ignored::Senseless("its snapshot names other watchers")),
-                Ok(()) if meta.index == 0 || meta.term == 0 || meta.term > message.term => {
-                    Some(Ignored::Senseless("its snapshot has no possible place in the log"))
-                }
+                Ok(()) if meta.index == 0 || meta.term == 0 || meta.term > message.term => Some(
+                    Ignored::Senseless("its snapshot has no possible place in the log"),
+                ),
                 // A second one while the first is being written would overtake it.
                 Ok(()) if node.snap().is_some() => Some(Ignored::Unwelcome),
                 Ok(()) => None,
@@ -151,8 +164,15 @@ fn check_kind(message: &Message) -> Result<(), Ignored> {
     // Proposals and reads are never forwarded, and leadership is never handed over: a vote asked
     // for in such a hand-over would break into a lease that the old leader still counts on.
     match message.get_msg_type() {
-        MsgAppend | MsgAppendResponse | MsgRequestVote | MsgRequestVoteResponse | MsgSnapshot
-        | MsgHeartbeat | MsgHeartbeatResponse | MsgRequestPreVote | MsgRequestPreVoteResponse => {}
+        MsgAppend
+        | MsgAppendResponse
+        | MsgRequestVote
+        | MsgRequestVoteResponse
+        | MsgSnapshot
+        | MsgHeartbeat
+        | MsgHeartbeatResponse
+        | MsgRequestPreVote
+        | MsgRequestPreVoteResponse => {}
         _ => return Err(Ignored::Unwelcome),
     }
     if message.term == 0 {
@@ -182,8 +202,11 @@ fn check_entries(message: &Message) -> Result<(), Ignored> {
 /// FNV-1a of the name: the same on every watcher and in every version. Never 0, which raft-rs
 /// takes for "nobody".
 fn raft_id(name: &WatcherName) -> u64 {
-    let hash = name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = name
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     hash.max(1)
 }
