@@ -1,3 +1,5 @@
 //! The only part that touches the world: outputs become work, results become inputs.
 
+pub mod disk;
 pub mod mysql;
+pub mod peers;

@@ -14,6 +14,8 @@ mod requests;
 
 pub use machine::{Fatal, Setup, Watcher};
 
+pub mod consensus;
+
 use crate::clock::Moment;
 use crate::decision::lease::{FromProxy, ToProxy};
 use crate::decision::plan::{Outcome, Step};
@@ -176,7 +178,8 @@ pub struct Record {
     pub entries: Vec<(u64, Vec<u8>)>,
     /// A snapshot that replaces all that came before it.
     pub snapshot: Option<StoredSnapshot>,
-    /// Entries up to this index may be forgotten, being covered by a snapshot.
+    /// Entries up to this index are to be forgotten before `entries` are added, being covered by
+    /// a snapshot; `u64::MAX` with a leader's snapshot, which replaces the whole log.
     pub compact_to: Option<u64>,
 }
 
