@@ -12,3 +12,4 @@ pub mod node;
 pub mod proxy;
 pub mod runtime;
 pub mod watcher;
+pub mod wire;
