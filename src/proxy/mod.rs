@@ -1,1 +1,3 @@
 //! The proxy: applications connect to it as if it were their database server.
+
+pub mod routes;
