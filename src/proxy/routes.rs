@@ -576,12 +576,15 @@ impl Held {
             let promoted = |session: &Session| !session.writable && Some(&session.server) == server;
             self.cut(effects, CutReason::Promoted, promoted);
         }
-        let moved = (&self.write, &self.reads) != (&route.write, &route.reads);
+        // The primary is no replica whatever a list says: a session on it must know that it writes.
+        let replica = |read: &&Target| Some(&read.server) != self.primary.as_ref();
+        let reads: Vec<Target> = route.reads.iter().filter(replica).cloned().collect();
+        let moved = self.write != route.write || self.reads != reads;
         self.until = self.until.max(until);
         self.kept = route.kept_without_quorum;
         let usable = self.kept || now < self.until;
         self.write = route.write.clone().filter(|_| usable);
-        self.reads.clone_from(&route.reads);
+        self.reads = reads;
         moved
     }
 
