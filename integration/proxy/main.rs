@@ -1,0 +1,5 @@
+//! The proxy as a whole, against a scripted watcher and stand-in servers on loopback.
+
+mod forwarding;
+mod routing;
+mod stage;
