@@ -22,7 +22,10 @@ fn outcome(text: &str, base: &Path) -> String {
     }
     for secret in [MONITOR_PASSWORD, FILE_PASSWORD, "hunter2", "24680135"] {
         assert!(!shown.contains(secret), "{secret} is shown:\n{shown}");
-        assert!(!debug.contains(secret), "{secret} is in the debug output:\n{debug}");
+        assert!(
+            !debug.contains(secret),
+            "{secret} is in the debug output:\n{debug}"
+        );
     }
     shown
 }

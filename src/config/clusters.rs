@@ -5,20 +5,20 @@ use super::fields::{CLUSTER, DURABILITY, PROXY, SERVER};
 use super::reader::{Field, Reading, Section};
 use super::rules::rules_named;
 use super::tree::Kind;
-use super::{ClusterConfig, ProxyListen, WatcherSpec};
+use super::watchers::Watched;
+use super::{ClusterConfig, ProxyListen};
 use crate::decision::rules::RuleSet;
 use crate::decision::topology::{
     AcknowledgedIn, ClusterName, ClusterSpec, DataCenter, Durability, Endpoint, OnQuorumLoss,
     Promotion, ServerName, ServerSpec,
 };
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Reads all clusters.
 pub fn clusters(
     reading: &mut Reading<'_>,
     file: &Section<'_>,
-    watchers: &[WatcherSpec],
+    watched: &Watched,
 ) -> Vec<ClusterConfig> {
     let Some(field) = reading.need(file, "clusters", "a list of at least one cluster") else {
         return Vec::new();
@@ -26,18 +26,17 @@ pub fn clusters(
     if matches!(&field.node.kind, Kind::List(items) if items.is_empty()) {
         reading.wrong(&field, "is empty; declare at least one cluster".to_owned());
     }
-    let watched: BTreeSet<&DataCenter> = watchers.iter().map(|w| &w.data_center).collect();
     let items = reading.list(&field);
     items
         .iter()
-        .filter_map(|item| cluster(reading, item, &watched))
+        .filter_map(|item| cluster(reading, item, watched))
         .collect()
 }
 
 fn cluster(
     reading: &mut Reading<'_>,
     item: &Field<'_>,
-    watched: &BTreeSet<&DataCenter>,
+    watched: &Watched,
 ) -> Option<ClusterConfig> {
     let section = reading.section(item, CLUSTER)?;
     let name = reading.need(&section, "name", "shop").and_then(|field| {
@@ -45,9 +44,9 @@ fn cluster(
         reading.claim("cluster name", &name, &field);
         Some(name)
     });
-    let servers = servers(reading, &section, watched);
+    let (servers, all_read) = servers(reading, &section, watched);
     let credentials = credentials(reading, &section);
-    let durability = durability(reading, &section, &servers);
+    let durability = durability(reading, &section, &servers, all_read);
     let rules = rules(reading, &section);
     let (proxy, max_replica_lag) = proxy(reading, &section);
     backups(reading, &section);
@@ -65,14 +64,15 @@ fn cluster(
     })
 }
 
+/// The servers that could be read, and whether these are all.
 fn servers(
     reading: &mut Reading<'_>,
     cluster: &Section<'_>,
-    watched: &BTreeSet<&DataCenter>,
-) -> Vec<ServerSpec> {
+    watched: &Watched,
+) -> (Vec<ServerSpec>, bool) {
     let example = "a list of the primary and its replicas";
     let Some(field) = reading.need(cluster, "servers", example) else {
-        return Vec::new();
+        return (Vec::new(), false);
     };
     let items = reading.list(&field);
     match &field.node.kind {
@@ -85,17 +85,15 @@ fn servers(
         }
         _ => {}
     }
-    items
+    let found: Vec<ServerSpec> = items
         .iter()
         .filter_map(|item| server(reading, item, watched))
-        .collect()
+        .collect();
+    let all_read = found.len() == items.len() && !found.is_empty();
+    (found, all_read)
 }
 
-fn server(
-    reading: &mut Reading<'_>,
-    item: &Field<'_>,
-    watched: &BTreeSet<&DataCenter>,
-) -> Option<ServerSpec> {
+fn server(reading: &mut Reading<'_>, item: &Field<'_>, watched: &Watched) -> Option<ServerSpec> {
     let section = reading.section(item, SERVER)?;
     let name = reading.need(&section, "name", "db1").and_then(|field| {
         let name = reading.name(&field)?;
@@ -113,9 +111,14 @@ fn server(
         .need(&section, "data_center", "paris")
         .and_then(|field| {
             let name = DataCenter(reading.name(&field)?);
-            // Without any readable watcher that mistake is named where the watchers are.
-            if !watched.is_empty() && !watched.contains(&name) {
-                let known: Vec<&str> = watched.iter().map(|name| name.as_str()).take(10).collect();
+            // A watcher that could not be read may stand just here.
+            if watched.complete && !watched.data_centers.contains(&name) {
+                let known: Vec<&str> = watched
+                    .data_centers
+                    .iter()
+                    .map(DataCenter::as_str)
+                    .take(10)
+                    .collect();
                 let what = format!(
                     "no watcher stands in {}; put one there, or write one of {}",
                     field.shown(),
@@ -151,6 +154,7 @@ fn durability(
     reading: &mut Reading<'_>,
     cluster: &Section<'_>,
     servers: &[ServerSpec],
+    all_read: bool,
 ) -> Option<Durability> {
     let spans = servers
         .windows(2)
@@ -190,7 +194,7 @@ fn durability(
                 ("any", AcknowledgedIn::Any),
             ];
             let found = reading.choice(&field, &choices)?;
-            if found == AcknowledgedIn::OtherDataCenter && !spans && !servers.is_empty() {
+            if found == AcknowledgedIn::OtherDataCenter && !spans && all_read {
                 let what =
                     "all servers stand in one data center, so nobody could acknowledge; write any";
                 reading.wrong(&field, what.to_owned());

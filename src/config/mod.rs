@@ -136,6 +136,12 @@ impl Config {
 }
 
 fn read_file(reading: &mut Reading<'_>, root: &tree::Node) -> Option<Config> {
+    if matches!(root.kind, tree::Kind::Null) {
+        let at = Position { line: 1, column: 1 };
+        let what = "the file is empty; `regent init DIR` writes one to start from";
+        reading.error(at, "", what.to_owned());
+        return None;
+    }
     let field = Field {
         node: root,
         path: String::new(),
@@ -143,8 +149,8 @@ fn read_file(reading: &mut Reading<'_>, root: &tree::Node) -> Option<Config> {
     };
     let file = reading.section(&field, fields::FILE)?;
     let security = watchers::security(reading, &file);
-    let watchers = watchers::watchers(reading, &file);
-    let clusters = clusters::clusters(reading, &file, &watchers);
+    let (watchers, watched) = watchers::watchers(reading, &file);
+    let clusters = clusters::clusters(reading, &file, &watched);
     let timing = timing::timing(reading, &file);
     Some(Config {
         watchers,

@@ -136,10 +136,16 @@ impl<'a> Reading<'a> {
         let known = shape.fields.join(", ");
         let what = match closest(name, shape.fields) {
             Some(near) => format!("unknown field {name:?}; did you mean {near:?}?"),
-            None if shape.secret => format!("unknown field (***); a {} has {known}", shape.name),
+            None if shape.secret => format!(
+                "unknown field (***); the fields of {} are {known}",
+                shape.name
+            ),
             None => {
                 let name: String = name.chars().take(64).collect();
-                format!("unknown field {name:?}; a {} has {known}", shape.name)
+                format!(
+                    "unknown field {name:?}; the fields of {} are {known}",
+                    shape.name
+                )
             }
         };
         self.error(at, &section.path, what);

@@ -128,6 +128,8 @@ fn reason(message: &str, text: &str, at: Position) -> String {
     let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or("");
     let hint = if bare.contains("more than one document") {
         "; write one document, without a second `---`"
+    } else if bare.contains("limit exceeded") {
+        "; lists and mappings are nested too deeply, or an alias repeats itself"
     } else if line.contains("${") {
         "; put a value with a malformed ${NAME} into quotes"
     } else if line.contains('\t') {

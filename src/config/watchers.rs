@@ -4,14 +4,25 @@ use super::fields::{SECURITY, WATCHER};
 use super::reader::{Field, Reading, Section};
 use super::{Security, WatcherSpec};
 use crate::decision::topology::{DataCenter, Endpoint, WatcherName};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// The data centers that watchers stand in, as far as they could be read.
+#[derive(Default)]
+pub struct Watched {
+    /// Their names.
+    pub data_centers: BTreeSet<DataCenter>,
+    /// Every watcher said where it stands.
+    pub complete: bool,
+}
+
 /// Reads all watchers and checks their number.
-pub fn watchers(reading: &mut Reading<'_>, file: &Section<'_>) -> Vec<WatcherSpec> {
+pub fn watchers(reading: &mut Reading<'_>, file: &Section<'_>) -> (Vec<WatcherSpec>, Watched) {
     let example = "a list of an odd number of watchers, best one in each of three data centers";
+    let mut watched = Watched::default();
     let Some(field) = reading.need(file, "watchers", example) else {
-        return Vec::new();
+        return (Vec::new(), watched);
     };
     let items = reading.list(&field);
     let is_list = !items.is_empty() || matches!(field.node.kind, super::tree::Kind::List(_));
@@ -34,14 +45,23 @@ pub fn watchers(reading: &mut Reading<'_>, file: &Section<'_>) -> Vec<WatcherSpe
         _ => {}
     }
     let secured = file.has("security");
-    items
-        .iter()
-        .filter_map(|item| watcher(reading, item, secured))
-        .collect()
+    watched.complete = !items.is_empty();
+    let mut found = Vec::new();
+    for item in &items {
+        found.extend(watcher(reading, item, secured, &mut watched));
+    }
+    (found, watched)
 }
 
-fn watcher(reading: &mut Reading<'_>, item: &Field<'_>, secured: bool) -> Option<WatcherSpec> {
-    let section = reading.section(item, WATCHER)?;
+fn watcher(
+    reading: &mut Reading<'_>,
+    item: &Field<'_>,
+    secured: bool,
+    watched: &mut Watched,
+) -> Option<WatcherSpec> {
+    let section = reading.section(item, WATCHER);
+    watched.complete &= section.is_some();
+    let section = section?;
     let id = reading.need(&section, "id", "paris").and_then(|field| {
         let id = reading.name(&field)?;
         reading.claim("watcher id", &id, &field);
@@ -49,7 +69,10 @@ fn watcher(reading: &mut Reading<'_>, item: &Field<'_>, secured: bool) -> Option
     });
     let data_center = reading
         .need(&section, "data_center", "paris")
-        .and_then(|field| reading.name(&field));
+        .and_then(|field| reading.name(&field))
+        .map(DataCenter);
+    watched.complete &= data_center.is_some();
+    watched.data_centers.extend(data_center.clone());
     let peer = reading
         .need(&section, "peer", "10.1.0.5:7401")
         .and_then(|field| listener(reading, &field, secured));
@@ -58,7 +81,7 @@ fn watcher(reading: &mut Reading<'_>, item: &Field<'_>, secured: bool) -> Option
         .and_then(|field| listener(reading, &field, secured));
     Some(WatcherSpec {
         id: WatcherName(id?),
-        data_center: DataCenter(data_center?),
+        data_center: data_center?,
         peer: peer?,
         api: api?,
     })
