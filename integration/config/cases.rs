@@ -10,16 +10,18 @@ use std::path::Path;
 fn outcome(text: &str, base: &Path) -> String {
     let result = parse(text, base);
     let debug = format!("{result:?}");
-    let mut shown = String::new();
-    match result {
-        Ok(loaded) => {
-            writeln!(shown, "accepted").unwrap();
-            for warning in &loaded.warnings {
-                writeln!(shown, "warning: {warning}").unwrap();
-            }
-        }
-        Err(errors) => writeln!(shown, "{errors}").unwrap(),
-    }
+    let lines: Vec<String> = match &result {
+        Ok(loaded) => std::iter::once("accepted".to_owned())
+            .chain(
+                loaded
+                    .warnings
+                    .iter()
+                    .map(|warning| format!("warning: {warning}")),
+            )
+            .collect(),
+        Err(errors) => vec![errors.to_string()],
+    };
+    let shown = lines.join("\n") + "\n";
     for secret in [MONITOR_PASSWORD, FILE_PASSWORD, "hunter2", "24680135"] {
         assert!(!shown.contains(secret), "{secret} is shown:\n{shown}");
         assert!(

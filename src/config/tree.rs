@@ -56,7 +56,7 @@ pub struct SyntaxError {
 }
 
 /// More values than a configuration of tens of thousands of servers holds.
-const MOST_NODES: usize = 500_000;
+const MOST_NODES: usize = 250_000;
 
 /// `${NAME}` may stand unquoted between the braces of a flow mapping, where YAML gives braces a
 /// meaning of their own. These two stand for its braces while the parser is at work.
@@ -126,9 +126,10 @@ fn reason(message: &str, text: &str, at: Position) -> String {
     let bare = message.split(" at line ").next().unwrap_or(message);
     let bare = bare.split(" at position ").next().unwrap_or(bare);
     let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or("");
-    let hint = if bare.contains("more than one document") {
-        "; write one document, without a second `---`"
-    } else if bare.contains("limit exceeded") {
+    if bare.contains("more than one document") {
+        return "holds a second document; keep one, without a `---` before the other".to_owned();
+    }
+    let hint = if bare.contains("limit exceeded") {
         "; lists and mappings are nested too deeply, or an alias repeats itself"
     } else if line.contains("${") {
         "; put a value with a malformed ${NAME} into quotes"
@@ -201,6 +202,8 @@ impl<'de> DeserializeSeed<'de> for Builder<'_> {
             left: self.left,
         });
         match (kept, result) {
+            // Lists and mappings do not fail by themselves: the parser found something behind them.
+            (Some(Kind::List(_) | Kind::Map(_) | Kind::Tagged), Err(error)) => Err(error),
             (Some(kind), Err(stamped)) => Ok(Node {
                 at: place_in(&stamped.to_string()),
                 kind,
