@@ -1,10 +1,33 @@
 //! The configuration file: read whole, checked whole, every mistake named with its place.
 
+mod clusters;
+mod credentials;
+pub mod fields;
+mod fingerprint;
+mod problems;
+mod reader;
+mod rules;
 pub mod secret;
+pub mod starter;
+mod timing;
+mod tree;
+mod values;
+mod watchers;
 
-use crate::decision::topology::{ClusterSpec, DataCenter, Endpoint, Timing, WatcherName};
+pub use problems::{ConfigErrors, Problem};
+pub use rules::rules_named;
+pub use tree::Position;
+
+use crate::decision::topology::{ClusterSpec, Clusters, DataCenter, Endpoint, Timing, WatcherName};
+use reader::{Field, Reading};
 use secret::Secret;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// No configuration of thousands of servers comes near it.
+const MOST_BYTES: u64 = 1024 * 1024;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -15,6 +38,139 @@ pub struct Config {
     pub clusters: Vec<ClusterConfig>,
     /// How long things take and may take.
     pub timing: Timing,
+    /// Where certificates and tokens lie, if the watchers may be reached from outside.
+    pub security: Option<Security>,
+}
+
+/// A configuration that can be used, and what its author should think about again.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Doubtful choices, in the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads and checks a file; relative paths in it start from its directory.
+    ///
+    /// Touches the file, the password files and the environment; fails with every mistake found.
+    pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+        let name = path.display().to_string();
+        let refuse = |what: String| {
+            let at = Position { line: 1, column: 1 };
+            let file = name.clone();
+            ConfigErrors::new(vec![Problem {
+                at,
+                path: String::new(),
+                what,
+                file,
+            }])
+        };
+        let mut bytes = Vec::new();
+        let read =
+            File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+        read.map_err(|error| refuse(format!("cannot be read: {error}; name a readable file")))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            refuse(format!(
+                "line {} is not UTF-8; save the file as UTF-8",
+                line + 1
+            ))
+        })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        Config::parse(&name, &text, &|variable| std::env::var(variable).ok(), base)
+    }
+
+    /// Checks a text: `name` stands for the file in messages, `env` finds variables, relative
+    /// paths start from `base_dir`.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+        base_dir: &Path,
+    ) -> Result<Loaded, ConfigErrors> {
+        let mut reading = Reading::new(name, env, base_dir);
+        let config = if text.len() as u64 > MOST_BYTES {
+            let at = Position { line: 1, column: 1 };
+            reading.error(
+                at,
+                "",
+                "is larger than 1 MiB; declare fewer servers".to_owned(),
+            );
+            None
+        } else {
+            match tree::read(text) {
+                Ok(root) => read_file(&mut reading, &root),
+                Err(error) => {
+                    reading.error(error.at, "", error.what);
+                    None
+                }
+            }
+        };
+        match config {
+            Some(config) if reading.errors.is_empty() => {
+                reading.warnings.sort();
+                Ok(Loaded {
+                    config,
+                    warnings: reading.warnings,
+                })
+            }
+            _ => Err(ConfigErrors::new(reading.errors)),
+        }
+    }
+
+    /// What decisions need of all clusters, by name.
+    pub fn clusters(&self) -> Clusters {
+        let pair = |cluster: &ClusterConfig| (cluster.spec.name.clone(), cluster.spec.clone());
+        self.clusters.iter().map(pair).collect()
+    }
+
+    /// The watcher of that id.
+    pub fn watcher(&self, id: &WatcherName) -> Option<&WatcherSpec> {
+        self.watchers.iter().find(|watcher| &watcher.id == id)
+    }
+}
+
+fn read_file(reading: &mut Reading<'_>, root: &tree::Node) -> Option<Config> {
+    if matches!(root.kind, tree::Kind::Null) {
+        let at = Position { line: 1, column: 1 };
+        let what = "the file is empty; `regent init DIR` writes one to start from";
+        reading.error(at, "", what.to_owned());
+        return None;
+    }
+    let field = Field {
+        node: root,
+        path: String::new(),
+        secret: false,
+    };
+    let file = reading.section(&field, fields::FILE)?;
+    let security = watchers::security(reading, &file);
+    let (watchers, watched) = watchers::watchers(reading, &file);
+    let clusters = clusters::clusters(reading, &file, &watched);
+    let timing = timing::timing(reading, &file);
+    Some(Config {
+        watchers,
+        clusters,
+        timing,
+        security,
+    })
+}
+
+/// Where certificates and tokens lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Security {
+    /// The authority that signed every certificate.
+    pub ca: PathBuf,
+    /// This process's certificate.
+    pub certificate: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+    /// The tokens that people and programs identify themselves with.
+    pub tokens: PathBuf,
 }
 
 /// One watcher as declared.

@@ -13,6 +13,11 @@ impl Secret {
         Secret(Zeroizing::new(text))
     }
 
+    /// The text while it is being read in.
+    pub(super) fn edit(&mut self) -> &mut String {
+        &mut self.0
+    }
+
     /// The text itself, for the one place that must send it.
     pub fn reveal(&self) -> &str {
         &self.0

@@ -1,0 +1,95 @@
+//! Every field the configuration knows, section by section.
+
+/// A kind of mapping in the file and the fields it may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// What messages and the documentation call it.
+    pub name: &'static str,
+    /// Its fields.
+    pub fields: &'static [&'static str],
+    /// Whether its content stays out of messages.
+    pub secret: bool,
+}
+
+const fn shape(name: &'static str, fields: &'static [&'static str]) -> Shape {
+    Shape {
+        name,
+        fields,
+        secret: false,
+    }
+}
+
+const fn secret(name: &'static str, fields: &'static [&'static str]) -> Shape {
+    Shape {
+        name,
+        fields,
+        secret: true,
+    }
+}
+
+/// The file itself.
+pub const FILE: Shape = shape("file", &["watchers", "security", "clusters", "timing"]);
+/// One item of `watchers`.
+pub const WATCHER: Shape = shape("watcher", &["id", "data_center", "peer", "api"]);
+/// `security`.
+pub const SECURITY: Shape = shape("security", &["ca", "certificate", "key", "tokens"]);
+/// One item of `clusters`.
+pub const CLUSTER: Shape = shape(
+    "cluster",
+    &[
+        "name",
+        "servers",
+        "credentials",
+        "durability",
+        "rules",
+        "proxy",
+        "backups",
+    ],
+);
+/// One item of `servers`.
+pub const SERVER: Shape = shape("server", &["name", "address", "data_center", "promotion"]);
+/// `credentials`.
+pub const CREDENTIALS: Shape = secret("credentials", &["monitor", "replication"]);
+/// `monitor` and `replication`.
+pub const ACCOUNT: Shape = secret("account", &["user", "password", "password_file"]);
+/// `durability`, when it is more than one word.
+pub const DURABILITY: Shape = shape("durability", &["mode", "acknowledged_in", "on_quorum_loss"]);
+/// `proxy`.
+pub const PROXY: Shape = shape(
+    "proxy",
+    &[
+        "write",
+        "read",
+        "max_replica_lag",
+        "hold",
+        "max_connections",
+    ],
+);
+/// `timing`.
+pub const TIMING: Shape = shape(
+    "timing",
+    &[
+        "probe_interval",
+        "probe_timeout",
+        "replication_heartbeat",
+        "lease",
+        "lease_renewal",
+        "raft_tick",
+        "raft_heartbeat_ticks",
+        "raft_election_ticks",
+    ],
+);
+
+/// All of them, in the order of the documentation.
+pub const ALL: [Shape; 10] = [
+    FILE,
+    WATCHER,
+    SECURITY,
+    CLUSTER,
+    SERVER,
+    CREDENTIALS,
+    ACCOUNT,
+    DURABILITY,
+    PROXY,
+    TIMING,
+];
