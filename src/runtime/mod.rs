@@ -1,3 +1,5 @@
 //! The only part that touches the world: outputs become work, results become inputs.
 
+pub mod handle;
+pub mod metrics;
 pub mod mysql;
