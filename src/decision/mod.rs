@@ -8,5 +8,6 @@ pub mod lease;
 pub mod plan;
 pub mod report;
 pub mod rules;
+pub mod situation;
 pub mod topology;
 pub mod view;
