@@ -1,5 +1,7 @@
 //! The only part that touches the world: outputs become work, results become inputs.
 
 pub mod disk;
+pub mod handle;
+pub mod metrics;
 pub mod mysql;
 pub mod peers;

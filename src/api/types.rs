@@ -1,0 +1,76 @@
+//! The shapes of the API's JSON: what it answers and what it takes. `docs/api.md` describes them.
+
+use crate::decision::topology::ClusterName;
+pub use crate::decision::view::{
+    CandidateView, ClusterView, EventView, ExplanationView, FindingView, ProcedureView, ProxyView,
+    ServerView, StageView, StatusView, StepView, WatcherView,
+};
+use serde::{Deserialize, Serialize};
+
+/// Any answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// For programs; `docs/api.md` lists all.
+    pub code: String,
+    /// For people: what was seen and what would be right.
+    pub text: String,
+}
+
+/// A procedure was opened; follow it at `/v1/clusters/{cluster}/procedures/{procedure}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedBody {
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its number.
+    pub procedure: u64,
+}
+
+/// Something was done at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneBody {
+    /// What was done, as a sentence.
+    pub text: String,
+}
+
+/// Body of `POST /v1/clusters/{cluster}/adopt`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptBody {
+    /// The server that is the primary.
+    pub primary: String,
+}
+
+/// Body of `POST /v1/clusters/{cluster}/switchover`; every field may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchoverBody {
+    /// Where to; the best candidate when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Body of `POST /v1/clusters/{cluster}/failover`; every field may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverBody {
+    /// Where to; the best candidate when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Go on although acknowledged transactions may be lost.
+    #[serde(default)]
+    pub accept_loss: bool,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Answer of `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyBody {
+    /// Whether this watcher has caught up and knows a leader.
+    pub ready: bool,
+    /// Who leads.
+    pub leader: Option<String>,
+    /// Raft's term.
+    pub term: u64,
+}

@@ -1,0 +1,275 @@
+//! What can be typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Keeps a MySQL or MariaDB replication cluster writable.
+#[derive(Debug, Parser)]
+#[command(name = "regent", version, max_term_width = 100, after_help = FIRST_STEPS)]
+pub struct Cli {
+    /// What all commands take.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What all commands take.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// A watcher's API; several, separated by commas, are tried in turn
+    #[arg(
+        long,
+        global = true,
+        env = "REGENT_API",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Global options"
+    )]
+    pub api: Vec<String>,
+    /// The configuration file; its watchers' APIs are used unless --api names one
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub config: Option<PathBuf>,
+    /// Print the API's JSON, unchanged (docs/api.md)
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Colour: when the output is a terminal and NO_COLOR is not set, always, or never
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", help_heading = "Global options")]
+    pub color: Color,
+    /// How log lines look; RUST_LOG says which are written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", help_heading = "Global options")]
+    pub log_format: LogFormat,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On terminals, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a commented configuration to start from
+    #[command(
+        after_help = "Examples:\n  regent init /etc/regent\n  regent init . && regent validate regent.yaml"
+    )]
+    Init {
+        /// Where to; it is made when it is missing, and no file in it is overwritten
+        dir: PathBuf,
+    },
+    /// Check a configuration and name every mistake with its place
+    #[command(after_help = "Examples:\n  regent validate /etc/regent/regent.yaml")]
+    Validate {
+        /// The configuration file
+        file: PathBuf,
+    },
+    /// Run a watcher
+    #[command(
+        after_help = "Examples:\n  regent watch --config regent.yaml --id paris --data-dir /var/lib/regent\n  RUST_LOG=regent=debug regent watch --config regent.yaml --id london --data-dir data --log-format json"
+    )]
+    Watch(Watch),
+    /// Run a proxy, which applications connect to as if it were their database server
+    #[command(
+        after_help = "Examples:\n  regent proxy --config regent.yaml --id proxy-1\n  regent proxy --config regent.yaml --id proxy-2 --data-center london --metrics 127.0.0.1:7410"
+    )]
+    Proxy(Proxy),
+    /// Take a running cluster as it is, naming its primary
+    #[command(
+        after_help = "Examples:\n  regent adopt shop --primary db1\n\nNeeded only where the cluster could not be adopted by itself; 'regent status' says why."
+    )]
+    Adopt {
+        /// The cluster
+        cluster: String,
+        /// The server that is its primary
+        #[arg(long, value_name = "SERVER")]
+        primary: String,
+    },
+    /// Show all clusters at a glance, or one
+    #[command(
+        after_help = "Examples:\n  regent status\n  regent status shop --api 10.1.0.5:7400\n  regent status --json | jq '.clusters[].primary'"
+    )]
+    Status {
+        /// Only this cluster
+        cluster: Option<String>,
+    },
+    /// Show who follows whom
+    #[command(after_help = "Examples:\n  regent topology shop")]
+    Topology {
+        /// The cluster
+        cluster: String,
+    },
+    /// Say what would happen now, or if a server died, and why
+    #[command(
+        after_help = "Examples:\n  regent explain shop\n  regent explain shop --without db1\n  regent explain --situation primary-dead.yaml    offline, needs no watcher"
+    )]
+    Explain(Explain),
+    /// Show what happened
+    #[command(
+        after_help = "Examples:\n  regent events --cluster shop\n  regent events --follow\n  regent events --after 120 --json"
+    )]
+    Events(Events),
+    /// Move the primary's role to another server while it is healthy
+    #[command(
+        after_help = "Examples:\n  regent switchover shop --dry-run\n  regent switchover shop --to db2\n  regent switchover shop --to db2 --yes"
+    )]
+    Switchover(Switchover),
+    /// Replace the primary now, dead or not
+    #[command(
+        after_help = "Examples:\n  regent failover shop --dry-run\n  regent failover shop --to db3\n  regent failover shop --accept-loss --yes"
+    )]
+    Failover(Failover),
+    /// Run a whole cluster on this machine to try things on
+    #[command(after_help = "Examples:\n  regent demo\n  regent demo --flavor mariadb --once")]
+    Demo(Demo),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  regent completion bash > /etc/bash_completion.d/regent\n  regent completion zsh > ~/.zfunc/_regent\n  regent completion fish > ~/.config/fish/completions/regent.fish"
+    )]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `regent watch`; needs `--config`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// This watcher's id in the configuration
+    #[arg(long, value_name = "ID")]
+    pub id: String,
+    /// Where it keeps what it must not forget
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// `regent proxy`; needs `--config`.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// This proxy's name; unique among proxies
+    #[arg(long, value_name = "NAME")]
+    pub id: String,
+    /// Where it stands; reads prefer replicas there
+    #[arg(long, value_name = "NAME")]
+    pub data_center: Option<String>,
+    /// Where to serve /metrics
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
+}
+
+/// `regent explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The cluster
+    #[arg(required_unless_present = "situation")]
+    pub cluster: Option<String>,
+    /// As if this server were dead
+    #[arg(long, value_name = "SERVER", conflicts_with = "situation")]
+    pub without: Option<String>,
+    /// A situation described in a file instead of a running cluster
+    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
+    pub situation: Option<PathBuf>,
+}
+
+/// `regent events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on showing events as they happen, until Ctrl-C
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only of this cluster
+    #[arg(long, value_name = "CLUSTER")]
+    pub cluster: Option<String>,
+    /// Only events numbered above this
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// `regent switchover`.
+#[derive(Debug, Args)]
+pub struct Switchover {
+    /// The cluster
+    pub cluster: String,
+    /// Where to; the best candidate when absent
+    #[arg(long, value_name = "SERVER")]
+    pub to: Option<String>,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// `regent failover`.
+#[derive(Debug, Args)]
+pub struct Failover {
+    /// The cluster
+    pub cluster: String,
+    /// Where to; the best candidate when absent
+    #[arg(long, value_name = "SERVER")]
+    pub to: Option<String>,
+    /// Go on although acknowledged transactions may be lost
+    #[arg(long)]
+    pub accept_loss: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// `regent demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Tear everything down at the end; exit 0 only if writes went on and nothing acknowledged is
+    /// missing
+    #[arg(long)]
+    pub once: bool,
+    /// The database product
+    #[arg(long, value_enum, default_value_t = DemoFlavor::Mysql)]
+    pub flavor: DemoFlavor,
+    /// Keep the working directory afterwards
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// The products the demo can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DemoFlavor {
+    /// MySQL.
+    Mysql,
+    /// MariaDB.
+    Mariadb,
+}
+
+const FIRST_STEPS: &str = "Examples:
+  regent demo                                  a whole cluster on this machine to try things on
+  regent init DIR && regent validate DIR/regent.yaml
+  regent status --config regent.yaml
+
+Exit codes: 0 done, 1 refused, 2 usage, 3 cannot reach a watcher, 4 internal.";

@@ -1,0 +1,419 @@
+//! What a process counts and measures, in Prometheus' words.
+//!
+//! Labels come from the configuration and from closed lists only, so the number of series is
+//! bounded by what is declared; series of things that vanished are removed.
+
+use crate::clock::WallTime;
+use crate::decision::plan::Outcome;
+use crate::decision::report::Sight;
+use crate::decision::topology::ServerKey;
+use crate::decision::view::{ClusterView, StatusView};
+use prometheus::core::Collector;
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Every metric of one process; clones count into the same registry.
+#[derive(Clone)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    registry: Registry,
+    probes: IntCounterVec,
+    probe_seconds: HistogramVec,
+    findings: IntGaugeVec,
+    epoch: IntGaugeVec,
+    primary: IntGaugeVec,
+    lag: GaugeVec,
+    behind: IntGaugeVec,
+    sessions: IntGaugeVec,
+    procedures: IntCounterVec,
+    step_seconds: HistogramVec,
+    events: IntCounterVec,
+    announced: IntGauge,
+    raft: RaftMetrics,
+    /// What the last status named. Held while gauges are rewritten and while they are read, so
+    /// that no scrape sees them half written.
+    seen: Mutex<Seen>,
+}
+
+struct RaftMetrics {
+    term: IntGauge,
+    is_leader: IntGauge,
+    commit: IntGauge,
+    applied: IntGauge,
+    persist_seconds: Histogram,
+    sent: IntCounter,
+    received: IntCounter,
+    dropped: IntCounter,
+}
+
+#[derive(Default)]
+struct Seen {
+    servers: BTreeSet<(String, String)>,
+}
+
+/// The results a probe is counted under; the list is closed.
+const RESULTS: [&str; 7] = [
+    "alive",
+    "refused",
+    "unreachable",
+    "hung",
+    "useless",
+    "denied",
+    "strange",
+];
+
+/// Seconds; probes and steps last from under a millisecond to half a minute.
+const SECONDS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 10.0,
+];
+
+impl Metrics {
+    /// A fresh registry with every metric at zero.
+    ///
+    /// # Panics
+    /// Never on a correct build: names are constants and each is registered once.
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let shared = Shared {
+            probes: counters(
+                &registry,
+                "probes_total",
+                "Probes made",
+                &["cluster", "server", "result"],
+            ),
+            probe_seconds: durations(
+                &registry,
+                "probe_seconds",
+                "Time one probe took",
+                &["cluster"],
+            ),
+            findings: gauges(
+                &registry,
+                "findings",
+                "Present findings",
+                &["cluster", "kind"],
+            ),
+            epoch: gauges(
+                &registry,
+                "epoch",
+                "Changes of primary so far",
+                &["cluster"],
+            ),
+            primary: gauges(
+                &registry,
+                "primary",
+                "1 for the primary",
+                &["cluster", "server"],
+            ),
+            lag: register(
+                &registry,
+                GaugeVec::new(
+                    named("replica_lag_seconds", "Seconds behind"),
+                    &["cluster", "server"],
+                ),
+            ),
+            behind: gauges(
+                &registry,
+                "replica_behind_transactions",
+                "Transactions behind",
+                &["cluster", "server"],
+            ),
+            sessions: gauges(
+                &registry,
+                "proxy_sessions",
+                "Client sessions of each proxy",
+                &["proxy"],
+            ),
+            procedures: counters(
+                &registry,
+                "procedures_total",
+                "Procedures closed",
+                &["kind", "result"],
+            ),
+            step_seconds: durations(
+                &registry,
+                "step_seconds",
+                "Time one attempt at a step took",
+                &["step", "result"],
+            ),
+            events: counters(&registry, "events_total", "Events announced", &["kind"]),
+            announced: gauge(
+                &registry,
+                "last_event_timestamp_milliseconds",
+                "When the newest event was announced",
+            ),
+            raft: RaftMetrics::register(&registry),
+            seen: Mutex::default(),
+            registry,
+        };
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        shared
+            .registry
+            .register(Box::new(process))
+            .expect("nothing else collects the process");
+        Metrics {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Counts one probe and the time it took.
+    pub fn probed(&self, server: &ServerKey, sight: &Sight, took: Duration) {
+        let (cluster, name) = (server.cluster.as_str(), server.server.as_str());
+        self.shared
+            .probes
+            .with_label_values(&[cluster, name, result_of(sight)])
+            .inc();
+        self.shared
+            .probe_seconds
+            .with_label_values(&[cluster])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Measures one attempt at a step of that kind (`Step::kind`).
+    pub fn performed(&self, kind: &'static str, outcome: &Outcome, took: Duration) {
+        let result = match outcome {
+            Outcome::Done(_) => "done",
+            Outcome::Retry(_) => "retry",
+            Outcome::Failed(_) => "failed",
+        };
+        self.shared
+            .step_seconds
+            .with_label_values(&[kind, result])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Measures one write of Raft's record, sync included.
+    pub fn persisted(&self, took: Duration) {
+        self.shared.raft.persist_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts one event of that kind.
+    pub fn announced(&self, kind: &str, at: WallTime) {
+        self.shared.events.with_label_values(&[kind]).inc();
+        self.shared.announced.set(signed(at.0));
+    }
+
+    /// Takes over Raft's state.
+    pub fn raft(&self, term: u64, leader: bool, commit: u64, applied: u64) {
+        let raft = &self.shared.raft;
+        raft.term.set(signed(term));
+        raft.is_leader.set(i64::from(leader));
+        raft.commit.set(signed(commit));
+        raft.applied.set(signed(applied));
+    }
+
+    /// Counts a message sent to another watcher.
+    pub fn sent(&self) {
+        self.shared.raft.sent.inc();
+    }
+
+    /// Counts a message received from another watcher.
+    pub fn received(&self) {
+        self.shared.raft.received.inc();
+    }
+
+    /// Counts a message that was dropped because its queue was full or its link down.
+    pub fn dropped(&self) {
+        self.shared.raft.dropped.inc();
+    }
+
+    /// Counts a procedure that ended, as `done`, `abandoned` or `stuck`.
+    pub fn procedure_closed(&self, kind: &str, result: &str) {
+        self.shared
+            .procedures
+            .with_label_values(&[kind, result])
+            .inc();
+    }
+
+    /// Takes over what a status of all clusters says, and forgets what it no longer names.
+    pub fn observe_status(&self, status: &StatusView) {
+        let shared = &self.shared;
+        let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for gauges in [
+            &shared.findings,
+            &shared.epoch,
+            &shared.primary,
+            &shared.behind,
+            &shared.sessions,
+        ] {
+            gauges.reset();
+        }
+        shared.lag.reset();
+        let mut servers = BTreeSet::new();
+        for cluster in &status.clusters {
+            self.observe_cluster(cluster);
+            let key = |server: &str| (cluster.name.0.clone(), server.to_owned());
+            servers.extend(
+                cluster
+                    .servers
+                    .iter()
+                    .map(|server| key(server.name.as_str())),
+            );
+        }
+        for proxy in &status.proxies {
+            shared
+                .sessions
+                .with_label_values(&[proxy.id.as_str()])
+                .set(signed(proxy.sessions));
+        }
+        let clusters: BTreeSet<&str> = servers.iter().map(|(name, _)| name.as_str()).collect();
+        for (cluster, server) in seen.servers.difference(&servers) {
+            for result in RESULTS {
+                // A result that was never counted has no series to remove.
+                let _ = shared
+                    .probes
+                    .remove_label_values(&[cluster, server, result]);
+            }
+            if !clusters.contains(cluster.as_str()) {
+                let _ = shared.probe_seconds.remove_label_values(&[cluster]);
+            }
+        }
+        seen.servers = servers;
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let _whole = self
+            .shared
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        let families = self.shared.registry.gather();
+        match TextEncoder::new().encode_utf8(&families, &mut text) {
+            Ok(()) => text,
+            Err(error) => format!("# metrics could not be encoded: {error}\n"),
+        }
+    }
+
+    fn observe_cluster(&self, cluster: &ClusterView) {
+        let shared = &self.shared;
+        let name = cluster.name.as_str();
+        shared
+            .epoch
+            .with_label_values(&[name])
+            .set(signed(cluster.epoch.0));
+        for finding in &cluster.findings {
+            shared
+                .findings
+                .with_label_values(&[name, &finding.kind])
+                .inc();
+        }
+        for server in &cluster.servers {
+            let labels = [name, server.name.as_str()];
+            let leads = cluster.primary.as_ref() == Some(&server.name);
+            shared
+                .primary
+                .with_label_values(&labels)
+                .set(i64::from(leads));
+            if let Some(lag) = server.lag_seconds {
+                shared.lag.with_label_values(&labels).set(lag);
+            }
+            if let Some(behind) = server.behind {
+                shared.behind.with_label_values(&labels).set(signed(behind));
+            }
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl RaftMetrics {
+    fn register(registry: &Registry) -> RaftMetrics {
+        let persisting =
+            HistogramOpts::from(named("raft_persist_seconds", "Time to write and sync"));
+        RaftMetrics {
+            term: gauge(registry, "raft_term", "Raft's term"),
+            is_leader: gauge(registry, "raft_is_leader", "1 while this watcher leads"),
+            commit: gauge(registry, "raft_commit_index", "Last committed log entry"),
+            applied: gauge(registry, "raft_applied_index", "Last applied log entry"),
+            persist_seconds: register(
+                registry,
+                Histogram::with_opts(persisting.buckets(SECONDS.to_vec())),
+            ),
+            sent: counter(
+                registry,
+                "peer_messages_sent_total",
+                "Messages sent to watchers",
+            ),
+            received: counter(
+                registry,
+                "peer_messages_received_total",
+                "Messages from watchers",
+            ),
+            dropped: counter(registry, "peer_messages_dropped_total", "Messages not sent"),
+        }
+    }
+}
+
+fn result_of(sight: &Sight) -> &'static str {
+    match sight {
+        Sight::Alive(_) => "alive",
+        Sight::Refused => "refused",
+        Sight::Unreachable => "unreachable",
+        Sight::Hung => "hung",
+        Sight::Useless(_) => "useless",
+        Sight::Denied => "denied",
+        Sight::Strange(_) => "strange",
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn named(name: &str, meaning: &str) -> Opts {
+    Opts::new(format!("regent_{name}"), meaning)
+}
+
+/// Registers a metric. Names are constants, so neither building nor registering can fail.
+fn register<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    built: prometheus::Result<M>,
+) -> M {
+    let metric = built.expect("metric names and labels are valid constants");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("each metric has a name of its own");
+    metric
+}
+
+fn gauge(registry: &Registry, name: &str, meaning: &str) -> IntGauge {
+    register(registry, IntGauge::with_opts(named(name, meaning)))
+}
+
+fn counter(registry: &Registry, name: &str, meaning: &str) -> IntCounter {
+    register(registry, IntCounter::with_opts(named(name, meaning)))
+}
+
+fn gauges(registry: &Registry, name: &str, meaning: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(named(name, meaning), labels))
+}
+
+fn counters(registry: &Registry, name: &str, meaning: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(named(name, meaning), labels))
+}
+
+fn durations(registry: &Registry, name: &str, meaning: &str, labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts::from(named(name, meaning)).buckets(SECONDS.to_vec());
+    register(registry, HistogramVec::new(options, labels))
+}
