@@ -3,3 +3,4 @@
 pub mod ports;
 pub mod process;
 pub mod servers;
+pub mod writer;
