@@ -1,1 +1,5 @@
-//! A whole cluster on this machine, to try things on and to test with.
+//! A whole cluster on one machine: real servers, watchers, a proxy and a client that notices outages.
+
+pub mod ports;
+pub mod process;
+pub mod servers;

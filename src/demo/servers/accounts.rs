@@ -1,0 +1,104 @@
+//! The accounts that Regent, its replicas and an application need, and their privileges.
+
+use super::DatabaseFlavor;
+
+/// A user name with its password; demonstration accounts only, so the password is no secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    /// The name.
+    pub user: &'static str,
+    /// The password.
+    pub password: &'static str,
+}
+
+/// What Regent's watchers connect as.
+pub const MONITOR: Account = Account {
+    user: "regent",
+    password: "regent-demo",
+};
+/// What replicas connect to their source as.
+pub const REPLICATION: Account = Account {
+    user: "repl",
+    password: "repl-demo",
+};
+/// An application's account, without any administrative privilege.
+pub const SHOP: Account = Account {
+    user: "shop",
+    password: "shop-demo",
+};
+/// The account of whoever runs the test: everything, from anywhere.
+pub const ROOT: Account = Account {
+    user: "root",
+    password: "root-demo",
+};
+
+/// The `GRANT` statements that Regent's own account needs on a server of this flavour.
+///
+/// `account` is written as SQL wants it, for instance `'regent'@'10.%'`.
+pub fn monitor_grants(flavor: DatabaseFlavor, account: &str) -> Vec<String> {
+    let privileges: &[&str] = match flavor {
+        DatabaseFlavor::Mysql => &[
+            // Reading: replication state, sessions, binary logs.
+            "PROCESS, REPLICATION CLIENT, REPLICATION SLAVE ON *.*",
+            "SELECT ON performance_schema.*",
+            "SELECT ON mysql.*",
+            // Acting: read-only flags, semi-sync, replication, sessions to end, cloning.
+            "SYSTEM_VARIABLES_ADMIN, SESSION_VARIABLES_ADMIN, REPLICATION_SLAVE_ADMIN ON *.*",
+            "CONNECTION_ADMIN, BINLOG_ADMIN, BACKUP_ADMIN, CLONE_ADMIN, RELOAD, SHUTDOWN ON *.*",
+            "INSERT, DELETE ON mysql.plugin",
+            // Its own schema, for the canary row.
+            "ALL ON regent.*",
+        ],
+        DatabaseFlavor::Mariadb => &[
+            "PROCESS, BINLOG MONITOR, SLAVE MONITOR, REPLICATION SLAVE ON *.*",
+            "SELECT ON mysql.*",
+            "READ_ONLY ADMIN, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN ON *.*",
+            // Some global settings still ask for SUPER.
+            "CONNECTION ADMIN, BINLOG ADMIN, BINLOG REPLAY, RELOAD, SHUTDOWN, SUPER ON *.*",
+            "ALL ON regent.*",
+        ],
+    };
+    privileges
+        .iter()
+        .map(|granted| grant(granted, account))
+        .collect()
+}
+
+/// The `GRANT` statements for the account that replicas use.
+pub fn replication_grants(account: &str) -> Vec<String> {
+    vec![grant("REPLICATION SLAVE ON *.*", account)]
+}
+
+/// Everything to run once on an empty server, one statement each.
+pub(super) fn statements(flavor: DatabaseFlavor) -> Vec<String> {
+    let create = match flavor {
+        DatabaseFlavor::Mysql => "CREATE USER IF NOT EXISTS",
+        DatabaseFlavor::Mariadb => "CREATE OR REPLACE USER",
+    };
+    let named = |account: Account| format!("'{}'@'%'", account.user);
+    let mut all: Vec<String> = [MONITOR, REPLICATION, SHOP, ROOT]
+        .iter()
+        .map(|account| {
+            format!(
+                "{create} {} IDENTIFIED BY '{}'",
+                named(*account),
+                account.password
+            )
+        })
+        .collect();
+    all.extend(monitor_grants(flavor, &named(MONITOR)));
+    all.extend(replication_grants(&named(REPLICATION)));
+    all.push(grant(
+        "SELECT, INSERT, UPDATE, DELETE ON shop.*",
+        &named(SHOP),
+    ));
+    all.push(format!(
+        "{} WITH GRANT OPTION",
+        grant("ALL ON *.*", &named(ROOT))
+    ));
+    all
+}
+
+fn grant(what: &str, account: &str) -> String {
+    format!("GRANT {what} TO {account}")
+}
