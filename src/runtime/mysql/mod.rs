@@ -5,3 +5,4 @@ pub mod connect;
 pub mod dialect;
 pub mod probe;
 pub mod status;
+pub mod steps;
