@@ -8,6 +8,7 @@ mod server;
 mod template;
 
 pub use installation::Installation;
+pub(crate) use server::connect;
 pub use server::{Server, ServerOptions};
 
 use std::ffi::OsString;

@@ -88,6 +88,10 @@ pub(super) fn statements(flavor: DatabaseFlavor) -> Vec<String> {
         .collect();
     all.extend(monitor_grants(flavor, &named(MONITOR)));
     all.extend(replication_grants(&named(REPLICATION)));
+    if flavor == DatabaseFlavor::Mariadb {
+        // These come with the system tables, have no password, and would win over `root` from anywhere.
+        all.push("DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1'".to_owned());
+    }
     all.push(grant(
         "SELECT, INSERT, UPDATE, DELETE ON shop.*",
         &named(SHOP),

@@ -20,6 +20,8 @@ pub(super) const SETTINGS: &[&str] = &[
     "--relay-log-recovery=OFF",
     "--sync-relay-log=1",
     "--slave-net-timeout=5",
+    // One applier alone falls behind clients that commit in groups, and a failover waits for it.
+    "--slave-parallel-threads=4",
     "--innodb-buffer-pool-size=32M",
     "--innodb-log-file-size=32M",
     "--innodb-log-buffer-size=4M",

@@ -205,8 +205,19 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until a query succeeds and its number is at least `least`.
+    /// Waits up to 30 seconds until a query succeeds and its number is at least `least`.
     pub async fn wait_for(&self, query: &str, least: u64) -> Result<(), ServerError> {
+        self.wait_for_within(query, least, Duration::from_secs(30))
+            .await
+    }
+
+    /// Like [`Server::wait_for`], with a limit of the caller's.
+    pub async fn wait_for_within(
+        &self,
+        query: &str,
+        least: u64,
+        limit: Duration,
+    ) -> Result<(), ServerError> {
         let asking = async {
             loop {
                 if let Ok(Some(number)) = self.query::<u64>(query).await
@@ -217,13 +228,13 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let limit = Duration::from_secs(30);
+        let silent = ServerError::Silent {
+            port: self.port,
+            limit,
+        };
         tokio::time::timeout(limit, asking)
             .await
-            .map_err(|_| ServerError::Silent {
-                port: self.port,
-                limit,
-            })
+            .map_err(|_| silent)
     }
 
     async fn limited<T>(
