@@ -29,6 +29,8 @@ async fn survive_a_repoint(flavor: DatabaseFlavor) {
     let Some(cluster) = Cluster::replicating(flavor, 3).await else {
         return;
     };
+    let all = cluster.status(0).await.executed;
+    cluster.until(2, "caught up", |it| it.executed.contains(&all)).await;
     let statements = if flavor == Mysql { MYSQL } else { MARIADB };
     for statement in statements {
         cluster.servers[2].execute(statement).await.unwrap();
@@ -41,6 +43,8 @@ async fn survive_a_repoint(flavor: DatabaseFlavor) {
         "{before:?}"
     );
     cluster.insert(0).await;
+    let all = cluster.status(0).await.executed;
+    cluster.until(2, "received", |it| it.received().contains(&all)).await;
     cluster.done(2, cluster.following(2, 1)).await;
     assert_eq!(options(&cluster).await, before);
     assert_eq!(
