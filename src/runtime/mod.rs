@@ -5,3 +5,4 @@ pub mod handle;
 pub mod metrics;
 pub mod mysql;
 pub mod peers;
+pub mod steps;

@@ -1,0 +1,198 @@
+//! What probes see.
+
+use crate::cluster::{Cluster, Mariadb, Mysql, credentials};
+use regent::config::secret::Secret;
+use regent::decision::report::{Receiver, Sight, Trouble, Writable};
+use regent::decision::topology::{Epoch, Timing, WatcherName};
+use regent::demo::servers::DatabaseFlavor;
+use regent::runtime::mysql::canary::{CanaryError, write_canary};
+use regent::runtime::mysql::connect::connect;
+use regent::runtime::mysql::probe::Prober;
+use std::time::Duration;
+
+async fn sees_status_life_and_death(flavor: DatabaseFlavor) {
+    let Some(mut cluster) = Cluster::replicating(flavor, 2).await else {
+        return;
+    };
+    let primary = cluster.status(0).await;
+    assert_eq!(primary.writable, Writable::Open);
+    assert!(primary.channels.is_empty() && !primary.executed.is_empty());
+    assert!(primary.settings.binlog && primary.settings.gtids && primary.settings.durable);
+    let replica = cluster
+        .until(1, "caught up", |it| it.executed.contains(&primary.executed))
+        .await;
+    assert_eq!(replica.writable, Writable::Closed);
+    let channel = replica.channel().unwrap();
+    assert_eq!(channel.source, cluster.address(0));
+    assert_eq!(channel.receiver, Receiver::Connected);
+    assert!(channel.applying && channel.by_gtid && channel.error.is_none());
+    assert!(channel.lag.is_some());
+
+    // Heartbeats of an idle primary move the beats; a hung primary's do not.
+    let beats = channel.beats;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let grown = cluster.status(1).await.channel().unwrap().beats;
+    assert!(grown > beats, "no heartbeat in 700 ms");
+    cluster.insert(0).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let written = cluster.status(1).await.channel().unwrap().beats;
+    assert!(written > grown, "an event was no beat");
+
+    let mut prober = cluster.prober(0);
+    assert!(matches!(prober.probe().await, Sight::Alive(_)));
+    cluster.servers[0].stop_hang().unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let silent = cluster.status(1).await.channel().unwrap().beats;
+    for n in 0..8 {
+        let before = cluster.clock.now().moment;
+        assert_eq!(prober.probe().await, Sight::Hung, "probe {n}");
+        let took = cluster.clock.now().moment.since(before);
+        assert!(
+            took <= Timing::default().probe_timeout + Duration::from_millis(30),
+            "{took:?}"
+        );
+    }
+    assert_eq!(cluster.status(1).await.channel().unwrap().beats, silent);
+    // The receiver's stop is quick although its source hangs.
+    cluster.done(1, cluster.step("receiver_stopped", 1)).await;
+    cluster.servers[0].resume().unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(matches!(prober.probe().await, Sight::Alive(_)));
+
+    cluster.servers[0].kill9();
+    let before = cluster.clock.now().moment;
+    assert_eq!(prober.probe().await, Sight::Refused);
+    assert!(cluster.clock.now().moment.since(before) < Duration::from_millis(100));
+    cluster.servers[0].restart().await.unwrap();
+    assert!(matches!(prober.probe().await, Sight::Alive(_)));
+}
+
+async fn tells_troubles_apart(flavor: DatabaseFlavor) {
+    let Some(cluster) = Cluster::start(flavor, 1).await else {
+        return;
+    };
+    let mut account = credentials().monitor;
+    account.password = Secret::new("wrong".to_owned());
+    let mut stranger = Prober::new(cluster.address(0), account, Timing::default());
+    assert_eq!(stranger.probe().await, Sight::Denied);
+
+    // One slot is kept for administrators.
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(cluster.servers[0].connect().await.unwrap());
+    }
+    cluster.servers[0]
+        .execute("SET GLOBAL max_connections = 10")
+        .await
+        .unwrap();
+    for _ in 0..6 {
+        match cluster.servers[0].connect().await {
+            Ok(conn) => held.push(conn),
+            Err(_) => break,
+        }
+    }
+    assert_eq!(
+        cluster.prober(0).probe().await,
+        Sight::Useless(Trouble::TooManyConnections),
+        "{} held",
+        held.len()
+    );
+    drop(held);
+
+    // A listener whose queue is full drops what arrives, as a host that is gone does.
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let place = listener.local_addr().unwrap().as_socket().unwrap();
+    let fill = || std::net::TcpStream::connect_timeout(&place, Duration::from_millis(100));
+    let queued: Vec<_> = std::iter::from_fn(|| fill().ok()).take(10).collect();
+    let mut nowhere = cluster.address(0);
+    nowhere.port = place.port();
+    let mut prober = Prober::new(nowhere.clone(), credentials().monitor, Timing::default());
+    for _ in 0..3 {
+        assert_eq!(prober.probe().await, Sight::Unreachable, "{} queued", queued.len());
+    }
+    nowhere.host = "no-such-host.invalid".to_owned();
+    let mut prober = Prober::new(nowhere, credentials().monitor, Timing::default());
+    assert!(matches!(prober.probe().await, Sight::Strange(_)));
+}
+
+async fn canary_writes_or_stalls(flavor: DatabaseFlavor) {
+    let Some(cluster) = Cluster::replicating(flavor, 1).await else {
+        return;
+    };
+    let limit = Duration::from_millis(500);
+    let account = credentials().monitor;
+    let address = cluster.address(0);
+    let mut conn = connect(&address, &account, limit).await.unwrap();
+    let watcher = WatcherName::from("paris");
+    for epoch in 1..4 {
+        write_canary(&mut conn, &watcher, Epoch(epoch), limit)
+            .await
+            .unwrap();
+    }
+    let epoch: Option<u64> = cluster.servers[0]
+        .query("SELECT epoch FROM regent.canary")
+        .await
+        .unwrap();
+    assert_eq!(epoch, Some(3));
+    let mut locking = cluster.session(0).await;
+    use mysql_async::prelude::Queryable;
+    locking.query_drop("COMMIT").await.unwrap();
+    locking
+        .query_drop("LOCK TABLES regent.canary WRITE")
+        .await
+        .unwrap();
+    let stalled = write_canary(&mut conn, &watcher, Epoch(4), limit).await;
+    assert!(matches!(stalled, Err(CanaryError::Stalled)), "{stalled:?}");
+}
+
+async fn probing_is_cheap(flavor: DatabaseFlavor) {
+    let Some(cluster) = Cluster::replicating(flavor, 2).await else {
+        return;
+    };
+    for at in 0..2 {
+        let mut prober = cluster.prober(at);
+        prober.probe().await;
+        let pid = cluster.servers[at].process_id().unwrap();
+        let (before, cpu) = (cluster.clock.now().moment, ticks(pid));
+        let own = ticks(std::process::id());
+        for _ in 0..500 {
+            assert!(matches!(prober.probe().await, Sight::Alive(_)));
+        }
+        let took = cluster.clock.now().moment.since(before).as_secs_f64() * 1e3 / 500.0;
+        let spent = (ticks(pid) - cpu) as f64 * 10.0 / 500.0;
+        let ours = (ticks(std::process::id()) - own) as f64 * 10.0 / 500.0;
+        eprintln!("{flavor} probe: {took:.2} ms, {spent:.2} ms CPU there, {ours:.2} ms CPU here");
+        assert!(took < 50.0, "a probe takes {took} ms");
+    }
+}
+
+/// CPU time of a process and its threads, in hundredths of a second.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+macro_rules! both {
+    ($($name:ident)*) => {$(
+        mod $name {
+            #[tokio::test]
+            async fn mysql() {
+                super::$name(super::Mysql).await;
+            }
+
+            #[tokio::test]
+            async fn mariadb() {
+                super::$name(super::Mariadb).await;
+            }
+        }
+    )*};
+}
+both! { sees_status_life_and_death tells_troubles_apart canary_writes_or_stalls probing_is_cheap }

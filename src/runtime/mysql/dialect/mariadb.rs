@@ -1,0 +1,55 @@
+//! MariaDB's statements, 10.5 to 11.x; they are the same in all of these.
+
+use super::{Change, quoted, seconds};
+
+pub(super) fn status() -> String {
+    "SELECT @@global.read_only AS read_only, NULL AS super_read_only, \
+     @@global.server_id AS server_id, NULL AS uuid, \
+     @@global.gtid_binlog_state AS executed, @@global.gtid_slave_pos AS slave_pos, \
+     @@global.log_bin AS log_bin, @@global.log_slave_updates AS log_updates, \
+     @@global.gtid_strict_mode AS gtids, @@global.relay_log_recovery AS relay_log_recovery, \
+     @@global.sync_binlog AS sync_binlog, @@global.innodb_flush_log_at_trx_commit AS flush_log, \
+     @@global.rpl_semi_sync_master_enabled AS ss_source, 1 AS ss_acks, \
+     @@global.rpl_semi_sync_master_timeout AS ss_timeout, \
+     @@global.rpl_semi_sync_slave_enabled AS ss_replica; \
+     SHOW ALL SLAVES STATUS; \
+     SHOW GLOBAL STATUS WHERE Variable_name IN \
+     ('Rpl_semi_sync_master_clients', 'Rpl_semi_sync_master_wait_sessions')"
+        .to_owned()
+}
+
+pub(super) fn change(change: &Change<'_>) -> String {
+    let mut options = vec![
+        format!("MASTER_HOST = {}", quoted(&change.source.host)),
+        format!("MASTER_PORT = {}", change.source.port),
+        format!("MASTER_HEARTBEAT_PERIOD = {}", seconds(change.heartbeat)),
+        // Named each time: a change of host alone may fall back to file positions.
+        "MASTER_USE_GTID = slave_pos".to_owned(),
+    ];
+    if let Some((user, password)) = change.login {
+        options.extend([
+            "MASTER_CONNECT_RETRY = 1".to_owned(),
+            format!("MASTER_USER = {}", quoted(user)),
+            format!("MASTER_PASSWORD = {}", quoted(password)),
+        ]);
+    }
+    format!(
+        "CHANGE MASTER {} TO {}",
+        quoted(change.channel),
+        options.join(", ")
+    )
+}
+
+pub(super) fn commits_wait(acks: u32) -> Vec<String> {
+    if acks == 0 {
+        return vec!["SET GLOBAL rpl_semi_sync_master_enabled = OFF".to_owned()];
+    }
+    [
+        "SET GLOBAL rpl_semi_sync_master_wait_point = 'AFTER_SYNC'",
+        "SET GLOBAL rpl_semi_sync_master_wait_no_slave = ON",
+        "SET GLOBAL rpl_semi_sync_master_timeout = 4294967295",
+        "SET GLOBAL rpl_semi_sync_master_enabled = ON",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}

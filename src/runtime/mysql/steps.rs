@@ -1,0 +1,48 @@
+//! Steps over MySQL connections, one file each.
+
+mod applier;
+mod following;
+mod read_only;
+mod receiver;
+mod semi_sync;
+mod session;
+mod writable;
+
+use crate::clock::Moment;
+use crate::decision::plan::{Facts, Outcome, Step};
+use crate::runtime::steps::Access;
+use session::{Session, StepError};
+
+/// Brings about a step's state; the caller limits the time to `deadline`.
+pub(in crate::runtime) async fn perform(
+    step: &Step,
+    access: &Access,
+    permit: Moment,
+    deadline: Moment,
+) -> Outcome {
+    match attempt(step, access, permit, deadline).await {
+        Ok(facts) => Outcome::Done(facts),
+        Err(StepError::Retry(reason)) => Outcome::Retry(reason),
+        Err(StepError::Failed(reason)) => Outcome::Failed(reason),
+    }
+}
+
+async fn attempt(
+    step: &Step,
+    access: &Access,
+    permit: Moment,
+    deadline: Moment,
+) -> Result<Facts, StepError> {
+    let mut session = Session::open(access, permit, deadline).await?;
+    let facts = match step {
+        Step::ReadOnly { .. } => read_only::bring_about(&mut session).await,
+        Step::ReceiverStopped { .. } => receiver::bring_about(&mut session).await,
+        Step::CaughtUp { to, .. } => applier::bring_about(&mut session, to).await,
+        Step::CommitsWait { acks, .. } => semi_sync::commits_wait(&mut session, *acks).await,
+        Step::Acknowledges { on, .. } => semi_sync::acknowledges(&mut session, *on).await,
+        Step::Writable { .. } => writable::bring_about(&mut session).await,
+        Step::Following { address, .. } => following::bring_about(&mut session, address).await,
+    };
+    session.close().await;
+    facts
+}

@@ -1,0 +1,84 @@
+//! A server has applied all it must hold.
+
+use super::session::{Session, StepError, position};
+use crate::decision::gtid::Gtids;
+use crate::decision::plan::Facts;
+use crate::decision::report::{Channel, Receiver, Status};
+use crate::decision::topology::Flavor;
+use crate::runtime::mysql::dialect::Threads;
+use std::time::Duration;
+
+/// How long one wait on the server lasts before the applier is looked at again.
+const SLICE: Duration = Duration::from_millis(200);
+
+pub(super) async fn bring_about(session: &mut Session, to: &Gtids) -> Result<Facts, StepError> {
+    apply(session, |_| to.clone())
+        .await
+        .map(|status| position(&status))
+}
+
+/// Everything the server has received is applied.
+pub(super) async fn drain(session: &mut Session) -> Result<Status, StepError> {
+    apply(session, Status::received).await
+}
+
+/// Lets the appliers run until all that `wanted` names is applied.
+async fn apply(
+    session: &mut Session,
+    wanted: impl Fn(&Status) -> Gtids,
+) -> Result<Status, StepError> {
+    loop {
+        let status = session.status().await?;
+        let to = wanted(&status);
+        if status.executed.contains(&to) {
+            return Ok(status);
+        }
+        if !status.received().contains(&to) && idle(&status) {
+            return Err(StepError::Failed(
+                "it never received all it must hold".to_owned(),
+            ));
+        }
+        for channel in &status.channels {
+            start(session, channel, &status).await?;
+        }
+        let left = session.left();
+        if left < SLICE / 2 {
+            return Err(StepError::Retry(
+                "still applying what it received".to_owned(),
+            ));
+        }
+        let wait = session.dialect.wait_applied(&to, SLICE.min(left / 2));
+        // The answer only ends the wait; what was applied is read back.
+        let _: Vec<Option<i64>> = session.ask(&wait).await?;
+    }
+}
+
+/// Whether no channel receives, so that nothing more can come.
+fn idle(status: &Status) -> bool {
+    status
+        .channels
+        .iter()
+        .all(|channel| channel.receiver == Receiver::Stopped)
+}
+
+/// Starts an applier that somebody stopped; one that an error stopped needs people.
+async fn start(session: &mut Session, channel: &Channel, status: &Status) -> Result<(), StepError> {
+    if channel.applying {
+        return Ok(());
+    }
+    if let Some(error) = &channel.error {
+        let (code, text) = (error.code, &error.text);
+        return Err(StepError::Failed(format!(
+            "its applier stopped, error {code}: {text}"
+        )));
+    }
+    // MariaDB deletes the relay log when a thread starts while both are stopped.
+    if status.flavor == Flavor::MariaDb && channel.receiver == Receiver::Stopped {
+        return Err(StepError::Failed(
+            "its applier is stopped, and starting it would throw received transactions away"
+                .to_owned(),
+        ));
+    }
+    let start = session.dialect.start(Threads::Applier, &channel.name);
+    session.run(&start).await
+}

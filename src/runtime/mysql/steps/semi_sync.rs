@@ -1,0 +1,101 @@
+//! Semi-synchronous replication, on the sending and on the receiving side.
+
+use super::receiver::until;
+use super::session::{Session, StepError, position};
+use crate::decision::plan::Facts;
+use crate::decision::report::Receiver;
+use crate::decision::topology::Flavor;
+use crate::runtime::mysql::dialect::Threads;
+
+/// The plugin is loaded already: another watcher or a person was faster.
+const PLUGIN_EXISTS: u16 = 1125;
+
+/// Commits wait for `acks` acknowledgements, or not at all.
+pub(super) async fn commits_wait(session: &mut Session, acks: u32) -> Result<Facts, StepError> {
+    if session.dialect.flavor == Flavor::MariaDb && acks > 1 {
+        return Err(StepError::Failed(format!(
+            "MariaDB waits for one acknowledgement at the most, not {acks}"
+        )));
+    }
+    if acks == 0 && session.dialect.semi_sync_source.is_none() {
+        return Ok(position(&session.status().await?));
+    }
+    if let Some((install, _)) = session.dialect.install_source() {
+        load(session, install).await?;
+    }
+    for statement in session.dialect.commits_wait(acks) {
+        session.run(&statement).await?;
+    }
+    let status = session.status().await?;
+    let there = match acks {
+        0 => !status.semi_sync.source,
+        acks => status.semi_sync.source && status.semi_sync.acks == acks,
+    };
+    if !there {
+        return Err(StepError::Retry(
+            "the settings did not stay as they were set".to_owned(),
+        ));
+    }
+    if acks > 0 && !is_on(session, &session.dialect.waiting()).await? {
+        return Err(StepError::Retry(
+            "set, but commits do not wait yet".to_owned(),
+        ));
+    }
+    Ok(position(&status))
+}
+
+/// The server acknowledges what it receives, or not.
+pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Facts, StepError> {
+    if let Some((install, _)) = session.dialect.install_replica() {
+        if !on {
+            return Ok(position(&session.status().await?));
+        }
+        load(session, install).await?;
+    }
+    let before = session.status().await?;
+    if before.semi_sync.replica != on {
+        let set = session.dialect.acknowledges(on);
+        session.run(&set).await?;
+    }
+    // The setting takes effect when the receiver connects.
+    let effective = is_on(session, &session.dialect.acknowledging()).await? == on;
+    if before.semi_sync.replica != on || !effective {
+        for channel in &before.channels {
+            if channel.receiver != Receiver::Stopped {
+                let stop = session.dialect.stop(Threads::Receiver, &channel.name);
+                let start = session.dialect.start(Threads::Receiver, &channel.name);
+                session.run(&stop).await?;
+                session.run(&start).await?;
+            }
+        }
+    }
+    let running = |name: &str| {
+        before
+            .channels
+            .iter()
+            .any(|one| one.name == name && one.receiver == Receiver::Connected)
+    };
+    let after = until(session, |status| {
+        let back = status
+            .channels
+            .iter()
+            .all(|channel| !running(&channel.name) || channel.receiver == Receiver::Connected);
+        back && status.semi_sync.replica == on
+    })
+    .await?;
+    Ok(position(&after))
+}
+
+async fn load(session: &mut Session, install: &str) -> Result<(), StepError> {
+    match session.try_run(install).await? {
+        None | Some(PLUGIN_EXISTS) => session.learn().await,
+        Some(code) => Err(StepError::Failed(format!(
+            "error {code} while loading semi-sync"
+        ))),
+    }
+}
+
+async fn is_on(session: &mut Session, question: &str) -> Result<bool, StepError> {
+    let rows: Vec<(String, String)> = session.ask(question).await?;
+    Ok(rows.first().is_some_and(|(_, value)| value == "ON"))
+}

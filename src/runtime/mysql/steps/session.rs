@@ -1,0 +1,197 @@
+//! One step's connection to its server.
+
+use crate::clock::Moment;
+use crate::config::Credentials;
+use crate::decision::plan::Facts;
+use crate::decision::report::Status;
+use crate::runtime::mysql::connect::{self, ConnectError};
+use crate::runtime::mysql::dialect::{Dialect, PLAIN_MODE};
+use crate::runtime::mysql::status::{self, StatusError};
+use crate::runtime::steps::Access;
+use mysql_async::prelude::{FromRow, Queryable};
+use mysql_async::{Conn, Error};
+use std::time::Duration;
+
+/// Connecting is part of a step and must leave time for the rest.
+const CONNECT_LIMIT: Duration = Duration::from_millis(1000);
+
+/// Between two looks at a state that is coming about.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
+
+/// Why a state was not brought about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum StepError {
+    /// Another attempt may help.
+    #[error("{0}")]
+    Retry(String),
+    /// Another attempt will not.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A connection with what the step may do and until when.
+pub(super) struct Session {
+    conn: Conn,
+    access: Access,
+    permit: Moment,
+    deadline: Moment,
+    /// The words the server understands.
+    pub(super) dialect: Dialect,
+}
+
+impl Session {
+    /// Connects and learns whom it talks to.
+    pub(super) async fn open(
+        access: &Access,
+        permit: Moment,
+        deadline: Moment,
+    ) -> Result<Session, StepError> {
+        let account = &access.credentials.monitor;
+        let mut conn = connect::connect(&access.address, account, CONNECT_LIMIT).await?;
+        conn.query_drop(PLAIN_MODE).await?;
+        let dialect = status::learn(&mut conn).await?;
+        Ok(Session {
+            conn,
+            access: access.clone(),
+            permit,
+            deadline,
+            dialect,
+        })
+    }
+
+    /// A second connection to the same server, under the same permit.
+    pub(super) async fn another(&self) -> Result<Session, StepError> {
+        Session::open(&self.access, self.permit, self.deadline).await
+    }
+
+    /// Ends the connection in order, without waiting long for it.
+    pub(super) async fn close(self) {
+        // A failure to say goodbye changes nothing.
+        let _ = tokio::time::timeout(Duration::from_millis(50), self.conn.disconnect()).await;
+    }
+
+    /// Must be asked before the first changing statement.
+    pub(super) fn permitted(&self) -> Result<(), StepError> {
+        if self.access.clock.now().moment > self.permit {
+            return Err(StepError::Retry("permit ran out".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The time left of the step's limit.
+    pub(super) fn left(&self) -> Duration {
+        self.access.clock.now().moment.until(self.deadline)
+    }
+
+    /// The cluster's accounts.
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.access.credentials
+    }
+
+    /// Between two heartbeats of the replication stream.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.access.timing.replication_heartbeat
+    }
+
+    /// This connection's number on the server.
+    pub(super) fn id(&self) -> u64 {
+        u64::from(self.conn.id())
+    }
+
+    /// Everything about the server, as a probe sees it.
+    pub(super) async fn status(&mut self) -> Result<Status, StepError> {
+        Ok(status::read(&mut self.conn, &self.dialect).await?)
+    }
+
+    /// Learns again what the server understands, after a plugin was loaded.
+    pub(super) async fn learn(&mut self) -> Result<(), StepError> {
+        self.dialect = status::learn(&mut self.conn).await?;
+        Ok(())
+    }
+
+    /// Runs statements that answer nothing; asks for the permit first.
+    pub(super) async fn run(&mut self, statements: &str) -> Result<(), StepError> {
+        self.permitted()?;
+        Ok(self.conn.query_drop(statements).await?)
+    }
+
+    /// Runs statements with a secret in them: the server's words, which may quote it, are dropped.
+    pub(super) async fn run_secretly(&mut self, statements: &str) -> Result<(), StepError> {
+        self.permitted()?;
+        self.conn
+            .query_drop(statements)
+            .await
+            .map_err(|error| match &error {
+                Error::Server(server) => of_server(server.code, "in a statement with a password"),
+                _ => StepError::from(error),
+            })
+    }
+
+    /// As [`Session::run`], giving back the error number instead of an error.
+    pub(super) async fn try_run(&mut self, statements: &str) -> Result<Option<u16>, StepError> {
+        self.permitted()?;
+        match self.conn.query_drop(statements).await {
+            Ok(()) => Ok(None),
+            Err(Error::Server(server)) => Ok(Some(server.code)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All rows of a question that changes nothing.
+    pub(super) async fn ask<T: FromRow + Send + 'static>(
+        &mut self,
+        question: &str,
+    ) -> Result<Vec<T>, StepError> {
+        Ok(self.conn.query(question).await?)
+    }
+}
+
+/// The position a step answers with.
+pub(super) fn position(status: &Status) -> Facts {
+    Facts {
+        executed: Some(status.executed.clone()),
+        received: Some(status.received()),
+    }
+}
+
+fn of_server(code: u16, words: &str) -> StepError {
+    let reason = format!("error {code}: {}", connect::cut(words));
+    match code {
+        // Slots, shutdown, locks, deadlocks, running threads: all of them pass.
+        1040 | 1053 | 1077 | 1079 | 1198 | 1199 | 1203 | 1205 | 1213 | 1226 | 1317 | 3021
+        | 3081 => StepError::Retry(reason),
+        _ => StepError::Failed(reason),
+    }
+}
+
+impl From<Error> for StepError {
+    fn from(error: Error) -> StepError {
+        match &error {
+            Error::Server(server) => of_server(server.code, &server.message),
+            Error::Io(_) | Error::Driver(_) => {
+                StepError::Retry(connect::cut(&format!("connection lost: {error}")))
+            }
+            _ => StepError::Failed(connect::cut(&error.to_string())),
+        }
+    }
+}
+
+impl From<ConnectError> for StepError {
+    fn from(error: ConnectError) -> StepError {
+        match error {
+            ConnectError::Denied(_) => StepError::Failed(error.to_string()),
+            other => StepError::Retry(other.to_string()),
+        }
+    }
+}
+
+impl From<StatusError> for StepError {
+    fn from(error: StatusError) -> StepError {
+        match error {
+            StatusError::Database(error) => error.into(),
+            StatusError::Strange(what) => {
+                StepError::Failed(format!("answer not understood: {what}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! A server follows nobody and takes writes.
+
+use super::applier::drain;
+use super::session::{Session, StepError, position};
+use crate::decision::plan::Facts;
+use crate::decision::report::Writable;
+use crate::runtime::mysql::dialect::Threads;
+
+pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepError> {
+    let before = session.status().await?;
+    if before.writable == Writable::Open && before.channels.is_empty() {
+        return Ok(position(&before));
+    }
+    session.permitted()?;
+    for channel in &before.channels {
+        let stop = session.dialect.stop(Threads::Receiver, &channel.name);
+        session.run(&stop).await?;
+    }
+    // What was received and not applied would be lost with the relay log.
+    let drained = drain(session).await?;
+    for channel in &drained.channels {
+        let stop = session.dialect.stop(Threads::Both, &channel.name);
+        let forget = session.dialect.forget(&channel.name);
+        session.run(&stop).await?;
+        session.run(&forget).await?;
+    }
+    if before.writable != Writable::Open {
+        if let Some(lasting) = session.dialect.close_on_restart() {
+            // Best effort: without the privilege the server's own settings decide at a restart.
+            session.try_run(lasting).await?;
+        }
+        let open = session.dialect.open();
+        session.run(open).await?;
+    }
+    let after = session.status().await?;
+    if after.writable != Writable::Open || !after.channels.is_empty() {
+        return Err(StepError::Retry("somebody closed it again".to_owned()));
+    }
+    Ok(position(&after))
+}
