@@ -1,10 +1,11 @@
 //! The `regent` command.
 
 use clap::Parser;
-use regent::cli::args::{Cli, Command, DemoFlavor, Explain};
+use regent::cli::args::{Cli, Command, Demo, DemoFlavor, Explain};
 use regent::cli::output::Output;
 use regent::cli::{self, Failed, logs, reading};
-use regent::decision::topology::Flavor;
+use regent::demo::DemoOptions;
+use regent::demo::servers::DatabaseFlavor;
 use regent::{demo, node};
 use std::io::Write;
 use std::path::Path;
@@ -48,20 +49,7 @@ async fn run(cli: &Cli) -> Result<(), Failed> {
             let ended = node::proxy(config_of(cli)?, &proxy.id, data_center, metrics).await;
             ended.map_err(|error| Failed::Internal(error.to_string()))
         }
-        Command::Demo(order) => {
-            let flavor = match order.flavor {
-                DemoFlavor::Mysql => Flavor::MySql,
-                DemoFlavor::Mariadb => Flavor::MariaDb,
-            };
-            let options = demo::Options {
-                flavor,
-                once: order.once,
-                keep: order.keep,
-            };
-            demo::run(options)
-                .await
-                .map_err(|error| Failed::Refused(error.to_string()))
-        }
+        Command::Demo(order) => demonstrate(order, cli).await,
         Command::Explain(Explain {
             situation: Some(file),
             ..
@@ -69,12 +57,33 @@ async fn run(cli: &Cli) -> Result<(), Failed> {
             let text = std::fs::read_to_string(file).map_err(|error| {
                 Failed::Usage(format!("failed to read {}: {error}", file.display()))
             })?;
-            let view = regent::decision::situation::explain_text(&text)
+            let view = regent::decision::sketch::explain_text(&text)
                 .map_err(|error| Failed::Usage(format!("{}: {error}", file.display())))?;
             reading::situation(&cli.global, &view, &mut out)
         }
         _ => cli::run(cli, &mut out).await,
     }
+}
+
+async fn demonstrate(order: &Demo, cli: &Cli) -> Result<(), Failed> {
+    let options = DemoOptions {
+        flavor: match order.flavor {
+            DemoFlavor::Mysql => DatabaseFlavor::Mysql,
+            DemoFlavor::Mariadb => DatabaseFlavor::Mariadb,
+        },
+        once: order.once,
+        color: cli.global.color.wanted(),
+        program: None,
+    };
+    let mut stdout = std::io::stdout();
+    let outcome = demo::run(&options, &mut stdout)
+        .await
+        .map_err(|error| Failed::Internal(error.to_string()))?;
+    if outcome.is_success() {
+        return Ok(());
+    }
+    let text = "the demonstration did not go as it should; see above".to_owned();
+    Err(Failed::Refused(text))
 }
 
 fn config_of(cli: &Cli) -> Result<&Path, Failed> {

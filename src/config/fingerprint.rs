@@ -30,7 +30,7 @@ impl Config {
             text.line(&["durability", &format!("{:?}", spec.durability)]);
             text.line(&[
                 "rules",
-                &serde_json::to_string(&spec.rules).unwrap_or_default(),
+                &format!("{:?}", spec.rules),
             ]);
             text.line(&["lag", &spec.max_replica_lag.as_millis().to_string()]);
             let users = &cluster.credentials;

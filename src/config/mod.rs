@@ -24,6 +24,7 @@ use secret::Secret;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// No configuration of thousands of servers comes near it.
@@ -125,7 +126,9 @@ impl Config {
 
     /// What decisions need of all clusters, by name.
     pub fn clusters(&self) -> Clusters {
-        let pair = |cluster: &ClusterConfig| (cluster.spec.name.clone(), cluster.spec.clone());
+        let pair = |cluster: &ClusterConfig| {
+            (cluster.spec.name.clone(), Arc::new(cluster.spec.clone()))
+        };
         self.clusters.iter().map(pair).collect()
     }
 

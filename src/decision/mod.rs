@@ -19,5 +19,6 @@ pub mod report;
 pub mod response;
 pub mod rules;
 pub mod situation;
+pub mod sketch;
 pub mod topology;
 pub mod view;

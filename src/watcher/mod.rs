@@ -14,8 +14,6 @@ mod requests;
 
 pub use machine::{Fatal, Setup, Watcher};
 
-pub mod consensus;
-
 use crate::clock::Moment;
 use crate::decision::lease::{FromProxy, ToProxy};
 use crate::decision::plan::{Outcome, Step};
