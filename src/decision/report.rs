@@ -117,11 +117,9 @@ pub struct Status {
 impl Status {
     /// Everything it holds, applied or only received.
     pub fn received(&self) -> Gtids {
-        self.channels
-            .iter()
-            .fold(self.executed.clone(), |all, channel| {
-                all.union(&channel.received)
-            })
+        self.channels.iter().fold(self.executed.clone(), |all, channel| {
+            all.union(&channel.received)
+        })
     }
 
     /// The channel Regent manages: the unnamed one, else the only one.
