@@ -89,32 +89,19 @@ pub struct Clock {
 
 impl Clock {
     /// Starts counting; moments of this clock begin near zero.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one reader of the monotonic clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of the monotonic clock")]
     pub fn start() -> Clock {
-        Clock {
-            zero: std::time::Instant::now(),
-        }
+        Clock { zero: std::time::Instant::now() }
     }
 
     /// The present, monotonic and wall time together.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one reader of both clocks"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of both clocks")]
     pub fn now(&self) -> Now {
         // One second ahead of zero, so that `now - span` stays meaningful right after the start.
         let elapsed = self.zero.elapsed() + Duration::from_secs(1);
         let wall = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| {
-                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-            });
-        Now {
-            moment: Moment(micros(elapsed)),
-            wall: WallTime(wall),
-        }
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        Now { moment: Moment(micros(elapsed)), wall: WallTime(wall) }
     }
 }

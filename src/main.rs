@@ -14,14 +14,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runs_long = matches!(cli.command, Command::Watch(_) | Command::Proxy(_));
-    logs::start(
-        &cli.global,
-        if runs_long {
-            "regent=info,warn"
-        } else {
-            "warn"
-        },
-    );
+    logs::start(&cli.global, if runs_long { "regent=info,warn" } else { "warn" });
     logs::log_panics();
     let ended = tokio::runtime::Runtime::new()
         .map_err(|error| Failed::Internal(format!("failed to start the runtime: {error}")))
@@ -50,10 +43,7 @@ async fn run(cli: &Cli) -> Result<(), Failed> {
             ended.map_err(|error| Failed::Internal(error.to_string()))
         }
         Command::Demo(order) => demonstrate(order, cli).await,
-        Command::Explain(Explain {
-            situation: Some(file),
-            ..
-        }) => {
+        Command::Explain(Explain { situation: Some(file), .. }) => {
             let text = std::fs::read_to_string(file).map_err(|error| {
                 Failed::Usage(format!("failed to read {}: {error}", file.display()))
             })?;
@@ -72,11 +62,11 @@ async fn demonstrate(order: &Demo, cli: &Cli) -> Result<(), Failed> {
             DemoFlavor::Mariadb => DatabaseFlavor::Mariadb,
         },
         once: order.once,
-        color: cli.global.color.wanted(),
+        color: Output::new(&cli.global).color,
         program: None,
     };
     let mut stdout = std::io::stdout();
-    let outcome = demo::run(&options, &mut stdout)
+    let outcome = demo::run(options, &mut stdout)
         .await
         .map_err(|error| Failed::Internal(error.to_string()))?;
     if outcome.is_success() {

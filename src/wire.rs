@@ -16,10 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder, FramedRead};
 
 /// The protocol versions this build speaks.
-pub const SPOKEN: Versions = Versions {
-    oldest: 1,
-    newest: 1,
-};
+pub const SPOKEN: Versions = Versions { oldest: 1, newest: 1 };
 
 const HEADER: usize = 9;
 
@@ -59,10 +56,7 @@ impl Frame {
     /// A frame that carries a value as JSON.
     pub fn json<T: Serialize>(kind: Kind, value: &T) -> Result<Frame, WireError> {
         let payload = serde_json::to_vec(value).map_err(|e| WireError::Json(e.to_string()))?;
-        Ok(Frame {
-            kind,
-            payload: payload.into(),
-        })
+        Ok(Frame { kind, payload: payload.into() })
     }
 
     /// Reads the payload as JSON.
@@ -131,10 +125,7 @@ impl Decoder for FrameCodec {
         let kind = Kind(header.get_u8());
         let checksum = header.get_u32();
         if length > self.limit {
-            return Err(WireError::TooLong {
-                length,
-                limit: self.limit,
-            });
+            return Err(WireError::TooLong { length, limit: self.limit });
         }
         let missing = (HEADER + length).saturating_sub(from.len());
         if missing > 0 {
@@ -166,10 +157,7 @@ impl Encoder<&Frame> for FrameCodec {
         let length = frame.payload.len();
         let fits = u32::try_from(length).ok().filter(|_| length <= self.limit);
         let Some(announced) = fits else {
-            return Err(WireError::TooLong {
-                length,
-                limit: self.limit,
-            });
+            return Err(WireError::TooLong { length, limit: self.limit });
         };
         into.reserve(HEADER + length);
         into.put_u32(announced);
@@ -196,9 +184,7 @@ pub struct FrameReader<R> {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Starts out with the limit of a greeting; [`greet`] and [`be_greeted`] raise it.
     pub fn new(from: R) -> FrameReader<R> {
-        FrameReader {
-            frames: FramedRead::new(from, FrameCodec::new(HELLO_LIMIT)),
-        }
+        FrameReader { frames: FramedRead::new(from, FrameCodec::new(HELLO_LIMIT)) }
     }
 
     /// The next frame; `None` once the other end has closed between two frames.
@@ -225,11 +211,7 @@ pub struct FrameWriter<W> {
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// For payloads of up to `limit` bytes, which is the limit of the role that opened the link.
     pub fn new(into: W, limit: usize) -> FrameWriter<W> {
-        FrameWriter {
-            into,
-            codec: FrameCodec::new(limit),
-            buffer: BytesMut::new(),
-        }
+        FrameWriter { into, codec: FrameCodec::new(limit), buffer: BytesMut::new() }
     }
 
     /// Adds a frame to what the next `flush` writes; one flush for many frames saves packets.
@@ -307,13 +289,7 @@ impl Hello {
     /// This build's greeting.
     pub fn new(role: Role, name: &str, fleet: u32) -> Hello {
         let product = env!("CARGO_PKG_VERSION").to_owned();
-        Hello {
-            protocol: SPOKEN,
-            role,
-            name: name.to_owned(),
-            fleet,
-            product,
-        }
+        Hello { protocol: SPOKEN, role, name: name.to_owned(), fleet, product }
     }
 
     /// Checks what any link needs: a common protocol version and the same set of watchers.
@@ -322,9 +298,7 @@ impl Hello {
             return Err(Refusal::OtherFleet { ours: self.fleet });
         }
         let common = self.protocol.common(other.protocol);
-        common.ok_or(Refusal::WrongVersion {
-            ours: self.protocol,
-        })
+        common.ok_or(Refusal::WrongVersion { ours: self.protocol })
     }
 }
 
@@ -402,13 +376,9 @@ where
     W: AsyncWrite + Unpin,
 {
     let theirs = read_hello(reader).await?;
-    let unknown = || Refusal::UnknownName {
-        role: theirs.role,
-        name: theirs.name.clone(),
-    };
-    let verdict = ours
-        .check(&theirs)
-        .and_then(|_| known(&theirs).then_some(()).ok_or_else(unknown));
+    let unknown = || Refusal::UnknownName { role: theirs.role, name: theirs.name.clone() };
+    let verdict =
+        ours.check(&theirs).and_then(|_| known(&theirs).then_some(()).ok_or_else(unknown));
     if let Err(refusal) = verdict {
         writer.send_json(Kind::REFUSAL, &refusal).await?;
         return Err(WireError::NotOurs(refusal));
@@ -479,19 +449,13 @@ mod tests {
     }
 
     fn sample() -> Frame {
-        Frame {
-            kind: Kind::PEER,
-            payload: Bytes::from_static(b"twelve bytes"),
-        }
+        Frame { kind: Kind::PEER, payload: Bytes::from_static(b"twelve bytes") }
     }
 
     #[test]
     fn frames_survive_any_cutting() {
         let mut wire = encoded(&sample());
-        wire.extend_from_slice(&encoded(&Frame {
-            kind: Kind(200),
-            payload: Bytes::new(),
-        }));
+        wire.extend_from_slice(&encoded(&Frame { kind: Kind(200), payload: Bytes::new() }));
         for step in 1..wire.len() {
             let (mut codec, mut buffer, mut got) =
                 (FrameCodec::new(12), BytesMut::new(), Vec::new());
@@ -513,23 +477,11 @@ mod tests {
         wire.put_u32(u32::MAX);
         wire.put_bytes(0, HEADER - 4);
         let refused = FrameCodec::new(Role::Watcher.limit()).decode(&mut wire);
-        assert!(
-            matches!(refused, Err(WireError::TooLong { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(WireError::TooLong { .. })), "{refused:?}");
 
-        let large = Frame {
-            kind: Kind::RAFT,
-            payload: vec![0; 13].into(),
-        };
+        let large = Frame { kind: Kind::RAFT, payload: vec![0; 13].into() };
         let refused = FrameCodec::new(12).encode(&large, &mut BytesMut::new());
-        assert!(matches!(
-            refused,
-            Err(WireError::TooLong {
-                length: 13,
-                limit: 12
-            })
-        ));
+        assert!(matches!(refused, Err(WireError::TooLong { length: 13, limit: 12 })));
     }
 
     #[test]
@@ -537,17 +489,8 @@ mod tests {
         let mut wire = BytesMut::new();
         wire.put_u32(32 * 1024 * 1024);
         wire.put_bytes(0, HEADER - 4);
-        assert!(
-            FrameCodec::new(Role::Watcher.limit())
-                .decode(&mut wire)
-                .unwrap()
-                .is_none()
-        );
-        assert!(
-            wire.capacity() <= 4 * RESERVE_STEP,
-            "{} bytes reserved",
-            wire.capacity()
-        );
+        assert!(FrameCodec::new(Role::Watcher.limit()).decode(&mut wire).unwrap().is_none());
+        assert!(wire.capacity() <= 4 * RESERVE_STEP, "{} bytes reserved", wire.capacity());
     }
 
     #[test]
@@ -557,10 +500,7 @@ mod tests {
             let mut wire = whole.clone();
             wire[bit / 8] ^= 1 << (bit % 8);
             let read = FrameCodec::new(1 << 20).decode(&mut wire);
-            assert!(
-                matches!(read, Err(WireError::Corrupt { .. })),
-                "bit {bit}: {read:?}"
-            );
+            assert!(matches!(read, Err(WireError::Corrupt { .. })), "bit {bit}: {read:?}");
         }
     }
 
@@ -570,17 +510,9 @@ mod tests {
         for length in 1..whole.len() {
             let mut wire = BytesMut::from(&whole[..length]);
             let read = FrameCodec::new(1 << 20).decode_eof(&mut wire);
-            assert!(
-                matches!(read, Err(WireError::Truncated)),
-                "{length}: {read:?}"
-            );
+            assert!(matches!(read, Err(WireError::Truncated)), "{length}: {read:?}");
         }
-        assert!(
-            FrameCodec::new(1)
-                .decode_eof(&mut BytesMut::new())
-                .unwrap()
-                .is_none()
-        );
+        assert!(FrameCodec::new(1).decode_eof(&mut BytesMut::new()).unwrap().is_none());
     }
 
     proptest! {
@@ -606,12 +538,7 @@ mod tests {
         let limit = Role::Proxy.limit();
         let asking = async {
             let mut reader = FrameReader::new(near_read);
-            greet(
-                &mut reader,
-                &mut FrameWriter::new(near_write, limit),
-                &client,
-            )
-            .await
+            greet(&mut reader, &mut FrameWriter::new(near_write, limit), &client).await
         };
         let answering = async {
             let mut reader = FrameReader::new(far_read);
@@ -629,35 +556,20 @@ mod tests {
         let watcher = Hello::new(Role::Watcher, "paris", fleet);
 
         let (asked, answered) = meet(proxy.clone(), watcher.clone(), true).await;
-        assert_eq!(
-            (asked.unwrap(), answered.unwrap()),
-            (watcher.clone(), proxy.clone())
-        );
+        assert_eq!((asked.unwrap(), answered.unwrap()), (watcher.clone(), proxy.clone()));
 
         let (asked, _) = meet(proxy.clone(), watcher.clone(), false).await;
-        let unknown = Refusal::UnknownName {
-            role: Role::Proxy,
-            name: "p1".into(),
-        };
+        let unknown = Refusal::UnknownName { role: Role::Proxy, name: "p1".into() };
         assert!(matches!(asked, Err(WireError::Refused(why)) if why == unknown));
 
-        let newer = Hello {
-            protocol: Versions {
-                oldest: 2,
-                newest: 9,
-            },
-            ..proxy.clone()
-        };
+        let newer = Hello { protocol: Versions { oldest: 2, newest: 9 }, ..proxy.clone() };
         let (asked, _) = meet(newer, watcher.clone(), true).await;
         let version = Refusal::WrongVersion { ours: SPOKEN };
         assert!(matches!(asked, Err(WireError::Refused(why)) if why == version));
 
         let stranger = Hello { fleet: 1, ..proxy };
         let (asked, _) = meet(stranger, watcher, true).await;
-        assert!(matches!(
-            asked,
-            Err(WireError::Refused(Refusal::OtherFleet { .. }))
-        ));
+        assert!(matches!(asked, Err(WireError::Refused(Refusal::OtherFleet { .. }))));
     }
 
     #[test]

@@ -12,22 +12,14 @@ fn outcome(text: &str, base: &Path) -> String {
     let debug = format!("{result:?}");
     let lines: Vec<String> = match &result {
         Ok(loaded) => std::iter::once("accepted".to_owned())
-            .chain(
-                loaded
-                    .warnings
-                    .iter()
-                    .map(|warning| format!("warning: {warning}")),
-            )
+            .chain(loaded.warnings.iter().map(|warning| format!("warning: {warning}")))
             .collect(),
         Err(errors) => vec![errors.to_string()],
     };
     let shown = lines.join("\n") + "\n";
     for secret in [MONITOR_PASSWORD, FILE_PASSWORD, "hunter2", "24680135"] {
         assert!(!shown.contains(secret), "{secret} is shown:\n{shown}");
-        assert!(
-            !debug.contains(secret),
-            "{secret} is in the debug output:\n{debug}"
-        );
+        assert!(!debug.contains(secret), "{secret} is in the debug output:\n{debug}");
     }
     shown
 }

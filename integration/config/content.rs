@@ -12,43 +12,19 @@ const GOOD: &str = include_str!("cases/good.yaml");
 fn values_and_defaults_arrive() {
     let config = parse(GOOD, base().path()).unwrap().config;
     assert_eq!(
-        config
-            .watcher(&WatcherName::from("witness"))
-            .unwrap()
-            .peer
-            .to_string(),
+        config.watcher(&WatcherName::from("witness")).unwrap().peer.to_string(),
         "[::1]:7421"
     );
     assert!(config.watcher(&WatcherName::from("nobody")).is_none());
     assert_eq!(config.timing, Timing::default());
     let cluster = &config.clusters[0];
-    assert_eq!(
-        cluster.credentials.monitor.password.reveal(),
-        MONITOR_PASSWORD
-    );
-    assert_eq!(
-        cluster.credentials.replication.password.reveal(),
-        FILE_PASSWORD
-    );
+    assert_eq!(cluster.credentials.monitor.password.reveal(), MONITOR_PASSWORD);
+    assert_eq!(cluster.credentials.replication.password.reveal(), FILE_PASSWORD);
     let acknowledged_in = AcknowledgedIn::OtherDataCenter;
-    assert_eq!(
-        cluster.spec.durability,
-        Durability::Lossless { acknowledged_in }
-    );
-    let promotions: Vec<_> = cluster
-        .spec
-        .servers
-        .iter()
-        .map(|server| server.promotion)
-        .collect();
-    assert_eq!(
-        promotions,
-        [Promotion::Prefer, Promotion::Neutral, Promotion::Neutral]
-    );
-    assert_eq!(
-        cluster.proxy.as_ref().unwrap().hold,
-        Duration::from_secs(10)
-    );
+    assert_eq!(cluster.spec.durability, Durability::Lossless { acknowledged_in });
+    let promotions: Vec<_> = cluster.spec.servers.iter().map(|server| server.promotion).collect();
+    assert_eq!(promotions, [Promotion::Prefer, Promotion::Neutral, Promotion::Neutral]);
+    assert_eq!(cluster.proxy.as_ref().unwrap().hold, Duration::from_secs(10));
     assert_eq!(config.clusters().len(), 1);
 }
 
@@ -57,20 +33,11 @@ fn the_fingerprint_follows_the_declaration_only() {
     let base = base();
     let fingerprint = |text: &str| parse(text, base.path()).unwrap().config.fingerprint();
     let first = fingerprint(GOOD);
-    assert_eq!(
-        first,
-        fingerprint(&GOOD.replace("password_file: secrets/good", "password: other"))
-    );
-    assert_eq!(
-        first,
-        fingerprint(&GOOD.replace("    durability: lossless\n", "# nothing\n"))
-    );
-    for (old, new) in [
-        ("10.1.0.12", "10.1.0.13"),
-        ("5s", "6s"),
-        ("repl,", "other,"),
-        ("prefer", "avoid"),
-    ] {
+    assert_eq!(first, fingerprint(&GOOD.replace("password_file: secrets/good", "password: other")));
+    assert_eq!(first, fingerprint(&GOOD.replace("    durability: lossless\n", "# nothing\n")));
+    for (old, new) in
+        [("10.1.0.12", "10.1.0.13"), ("5s", "6s"), ("repl,", "other,"), ("prefer", "avoid")]
+    {
         assert_ne!(first, fingerprint(&GOOD.replace(old, new)), "{new}");
     }
 }

@@ -25,11 +25,9 @@ fn base() -> tempfile::TempDir {
     let base = tempfile::tempdir().expect("a temporary directory");
     let secrets = base.path().join("secrets");
     fs::create_dir(&secrets).expect("a fresh directory takes another");
-    for (name, text, mode) in [
-        ("good", FILE_PASSWORD, 0o600),
-        ("open", FILE_PASSWORD, 0o644),
-        ("empty", "\n", 0o600),
-    ] {
+    for (name, text, mode) in
+        [("good", FILE_PASSWORD, 0o600), ("open", FILE_PASSWORD, 0o644), ("empty", "\n", 0o600)]
+    {
         let path = secrets.join(name);
         fs::write(&path, format!("{text}\n")).expect("a fresh directory takes files");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("the file is ours");

@@ -49,13 +49,9 @@ fn hostile_shapes_are_refused_soon() {
         let before = format!("*a{}, ", level - 1).repeat(10);
         bomb.push_str(&format!("a{level}: &a{level} [{before}]\n"));
     }
-    for text in [
-        "[".repeat(4_000),
-        "{a: ".repeat(4_000),
-        "- ".repeat(4_000),
-        bomb,
-        "? ".repeat(900),
-    ] {
+    for text in
+        ["[".repeat(4_000), "{a: ".repeat(4_000), "- ".repeat(4_000), bomb, "? ".repeat(900)]
+    {
         let clock = Clock::start();
         let before = clock.now().moment;
         assert!(parse(&text, base.path()).is_err());

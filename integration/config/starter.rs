@@ -13,10 +13,7 @@ fn the_starter_is_accepted() {
     let loaded = Config::load(&target.join("regent.yaml")).unwrap();
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert_eq!(
-        (
-            loaded.config.watchers.len(),
-            loaded.config.clusters[0].spec.servers.len()
-        ),
+        (loaded.config.watchers.len(), loaded.config.clusters[0].spec.servers.len()),
         (3, 3)
     );
     let accounts = &loaded.config.clusters[0].credentials;
@@ -25,10 +22,7 @@ fn the_starter_is_accepted() {
     assert_ne!(password, accounts.replication.password.reveal());
     assert!(!format!("{loaded:?}").contains(password));
     for path in &written[..2] {
-        assert_eq!(
-            fs::metadata(path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }
 
@@ -42,11 +36,6 @@ fn nothing_is_overwritten() {
         let refusal = starter::write(directory.path()).unwrap_err().to_string();
         assert!(refusal.contains("exists already"), "{refusal}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
-        assert!(
-            !directory
-                .path()
-                .join("secrets/replication.password")
-                .exists()
-        );
+        assert!(!directory.path().join("secrets/replication.password").exists());
     }
 }

@@ -10,9 +10,7 @@ const LONG: Duration = Duration::from_secs(10);
 
 fn elected(count: usize, seed: u64) -> (Cluster, usize) {
     let mut cluster = Cluster::new(count, seed);
-    cluster.run_until(LONG, |c| {
-        c.leader().is_some_and(|l| !c.nodes[l].state.is_empty())
-    });
+    cluster.run_until(LONG, |c| c.leader().is_some_and(|l| !c.nodes[l].state.is_empty()));
     let leader = cluster.leader().unwrap();
     (cluster, leader)
 }
@@ -46,11 +44,7 @@ fn an_isolated_leader_steps_down_after_its_lease_and_before_another_leads_its_le
         assert!(lease > now && lease < now + Timing::default().election_min());
         cluster.cut[old] = true;
         cluster.run_until(LONG, |c| c.leader().is_some_and(|l| l != old));
-        assert!(
-            cluster.now > lease,
-            "seed {seed}: a leader at {:?}",
-            cluster.now
-        );
+        assert!(cluster.now > lease, "seed {seed}: a leader at {:?}", cluster.now);
         cluster.run(Timing::default().election_min() * 2);
         assert!(!cluster.raft(old).is_leader());
         assert_eq!(cluster.raft(old).surely_leads_until(), None);
@@ -98,9 +92,7 @@ fn a_lagging_watcher_catches_up_by_snapshot_even_with_a_slow_disk() {
     // The leader dies while the snapshot is not on disk yet: no campaign may begin from it.
     cluster.run(Duration::from_secs(3));
     cluster.disk_delay = Duration::from_millis(1);
-    cluster.run_until(Duration::from_secs(30), |c| {
-        c.nodes[behind].state.len() >= 701
-    });
+    cluster.run_until(Duration::from_secs(30), |c| c.nodes[behind].state.len() >= 701);
     cluster.crash(behind);
     cluster.start(behind);
     cluster.run(Duration::from_secs(5));
@@ -123,10 +115,7 @@ fn storm(seed: u64) -> Cluster {
                 let state = &cluster.nodes[node].state;
                 let index = state.last().unwrap().index;
                 let bytes = serde_json::to_vec(
-                    &state
-                        .iter()
-                        .map(|e| (e.index, e.term, &e.data))
-                        .collect::<Vec<_>>(),
+                    &state.iter().map(|e| (e.index, e.term, &e.data)).collect::<Vec<_>>(),
                 );
                 cluster.raft(node).compact(index, bytes.unwrap()).unwrap();
                 cluster.drain(node);
@@ -154,9 +143,7 @@ fn storm(seed: u64) -> Cluster {
     let leader = cluster.leader().expect("a leader once all is well");
     assert!(cluster.propose(leader, b"healed"));
     cluster.run_until(LONG, |c| {
-        c.nodes
-            .iter()
-            .all(|n| n.state.last().is_some_and(|e| e.data == b"healed"))
+        c.nodes.iter().all(|n| n.state.last().is_some_and(|e| e.data == b"healed"))
     });
     cluster.assert_agreed();
     cluster
@@ -196,33 +183,21 @@ fn a_store_that_contradicts_itself_is_named() {
     let whole = cluster.nodes[leader].disk.clone();
 
     cluster.nodes[leader].disk.entries.remove(4);
-    assert_eq!(
-        reopen(&cluster, leader),
-        Err(ConsensusError::Gap { after: 4, found: 6 })
-    );
+    assert_eq!(reopen(&cluster, leader), Err(ConsensusError::Gap { after: 4, found: 6 }));
 
     cluster.nodes[leader].disk = whole.clone();
     cluster.nodes[leader].disk.entries.truncate(3);
     let lost = reopen(&cluster, leader);
-    assert!(
-        matches!(lost, Err(ConsensusError::CommitBeyondLog { last: 3, .. })),
-        "{lost:?}"
-    );
+    assert!(matches!(lost, Err(ConsensusError::CommitBeyondLog { last: 3, .. })), "{lost:?}");
 
     cluster.nodes[leader].disk = whole.clone();
     cluster.nodes[leader].disk.entries[2].1[9] ^= 1;
     let bad = reopen(&cluster, leader);
-    assert!(
-        matches!(bad, Err(ConsensusError::BadEntry { index: 3, .. })),
-        "{bad:?}"
-    );
+    assert!(matches!(bad, Err(ConsensusError::BadEntry { index: 3, .. })), "{bad:?}");
 
     cluster.nodes[leader].disk = whole.clone();
     cluster.nodes[leader].disk.hard_state = None;
-    assert_eq!(
-        reopen(&cluster, leader),
-        Err(ConsensusError::NoHardState { last: 11 })
-    );
+    assert_eq!(reopen(&cluster, leader), Err(ConsensusError::NoHardState { last: 11 }));
 }
 
 #[test]
@@ -249,26 +224,8 @@ fn garbage_is_ignored() {
     let own = cluster.nodes[leader].name.clone();
     let now = cluster.now;
     for bytes in [&b""[..], b"\xff\xff\xff", &[0x0b; 5000]] {
-        assert!(
-            cluster
-                .raft(leader)
-                .step(now, &from, bytes)
-                .unwrap()
-                .is_some()
-        );
-        assert!(
-            cluster
-                .raft(leader)
-                .step(now, &own, bytes)
-                .unwrap()
-                .is_some()
-        );
-        assert!(
-            cluster
-                .raft(leader)
-                .step(now, &"x".into(), bytes)
-                .unwrap()
-                .is_some()
-        );
+        assert!(cluster.raft(leader).step(now, &from, bytes).unwrap().is_some());
+        assert!(cluster.raft(leader).step(now, &own, bytes).unwrap().is_some());
+        assert!(cluster.raft(leader).step(now, &"x".into(), bytes).unwrap().is_some());
     }
 }

@@ -8,11 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 fn record(index: u64) -> Record {
-    let size = if index.is_multiple_of(17) {
-        30_000
-    } else {
-        200
-    };
+    let size = if index.is_multiple_of(17) { 30_000 } else { 200 };
     Record {
         hard_state: Some(index.to_be_bytes().to_vec()),
         entries: vec![(index, vec![index as u8; size])],
@@ -28,15 +24,8 @@ fn filled(dir: &Path, entries: u64) {
     let (mut disk, stored) = open(dir).unwrap();
     assert_eq!(stored, Stored::default());
     (1..=entries).for_each(|index| disk.write(&record(index)).unwrap());
-    let snapshot = StoredSnapshot {
-        index: 5,
-        encoded: vec![7; 100_000],
-    };
-    let compaction = Record {
-        snapshot: Some(snapshot),
-        compact_to: Some(5),
-        ..Record::default()
-    };
+    let snapshot = StoredSnapshot { index: 5, encoded: vec![7; 100_000] };
+    let compaction = Record { snapshot: Some(snapshot), compact_to: Some(5), ..Record::default() };
     disk.write(&compaction).unwrap();
 }
 
@@ -49,17 +38,8 @@ fn what_was_written_is_read_back() {
     assert_eq!(stored.hard_state, Some(40u64.to_be_bytes().to_vec()));
     let indexes: Vec<u64> = stored.entries.iter().map(|(index, _)| *index).collect();
     assert_eq!(indexes, (6..=40).collect::<Vec<_>>());
-    assert!(
-        stored
-            .entries
-            .iter()
-            .all(|(i, bytes)| bytes == &record(*i).entries[0].1)
-    );
-    disk.write(&Record {
-        entries: vec![(20, vec![1])],
-        ..Record::default()
-    })
-    .unwrap();
+    assert!(stored.entries.iter().all(|(i, bytes)| bytes == &record(*i).entries[0].1));
+    disk.write(&Record { entries: vec![(20, vec![1])], ..Record::default() }).unwrap();
     drop(disk);
     let (_disk, stored) = open(dir.path()).unwrap();
     assert_eq!(stored.entries.last(), Some(&(20, vec![1])));
@@ -71,23 +51,13 @@ fn another_watchers_store_and_missing_parts_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path(), 10);
     let other = Disk::open(dir.path(), &"w2".into());
-    assert!(
-        matches!(other, Err(DiskError::OtherWatcher { .. })),
-        "{other:?}"
-    );
-    for part in [
-        "watcher.json",
-        "acknowledged",
-        "raft",
-        "snapshots/00000000000000000005.snapshot",
-    ] {
+    assert!(matches!(other, Err(DiskError::OtherWatcher { .. })), "{other:?}");
+    for part in ["watcher.json", "acknowledged", "raft", "snapshots/00000000000000000005.snapshot"]
+    {
         let (from, to) = (dir.path().join(part), dir.path().join("aside"));
         std::fs::rename(&from, &to).unwrap();
         let opened = open(dir.path());
-        assert!(
-            matches!(opened, Err(DiskError::Missing { .. })),
-            "{part}: {opened:?}"
-        );
+        assert!(matches!(opened, Err(DiskError::Missing { .. })), "{part}: {opened:?}");
         std::fs::rename(&to, &from).unwrap();
     }
     open(dir.path()).unwrap();
@@ -145,10 +115,7 @@ fn the_thread_acknowledges_in_order() {
     }
     drop(thread);
     let tickets: Vec<u64> = hears.iter().collect();
-    assert!(
-        tickets.is_sorted() && tickets.last() == Some(&200),
-        "{tickets:?}"
-    );
+    assert!(tickets.is_sorted() && tickets.last() == Some(&200), "{tickets:?}");
     assert_eq!(open(dir.path()).unwrap().1.entries.len(), 200);
 }
 
@@ -193,17 +160,9 @@ fn an_acknowledged_record_survives_a_kill() {
         }
         let (_disk, stored) = open(dir.path()).unwrap();
         let found = stored.entries.last().map_or(0, |(index, _)| *index);
-        assert!(
-            found >= last,
-            "round {round}: {found} found of {last} acknowledged"
-        );
+        assert!(found >= last, "round {round}: {found} found of {last} acknowledged");
         assert!(stored.entries.iter().map(|(i, _)| *i).eq(1..=found));
-        assert!(
-            stored
-                .entries
-                .iter()
-                .all(|(i, bytes)| bytes == &record(*i).entries[0].1)
-        );
+        assert!(stored.entries.iter().all(|(i, bytes)| bytes == &record(*i).entries[0].1));
     }
     assert!(last > 20, "only {last} records were written");
 }

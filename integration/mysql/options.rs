@@ -36,26 +36,14 @@ async fn survive_a_repoint(flavor: DatabaseFlavor) {
         cluster.servers[2].execute(statement).await.unwrap();
     }
     let before = options(&cluster).await;
-    assert!(
-        before
-            .iter()
-            .any(|(name, value)| name == "SQL_Delay" && value == "1"),
-        "{before:?}"
-    );
+    assert!(before.iter().any(|(name, value)| name == "SQL_Delay" && value == "1"), "{before:?}");
     cluster.insert(0).await;
     let all = cluster.status(0).await.executed;
     cluster.until(2, "received", |it| it.received().contains(&all)).await;
     cluster.done(2, cluster.following(2, 1)).await;
     assert_eq!(options(&cluster).await, before);
-    assert_eq!(
-        cluster.status(2).await.channel().unwrap().source,
-        cluster.address(1)
-    );
-    assert_eq!(
-        cluster.rows(2).await,
-        1,
-        "the delayed transaction was thrown away"
-    );
+    assert_eq!(cluster.status(2).await.channel().unwrap().source, cluster.address(1));
+    assert_eq!(cluster.rows(2).await, 1, "the delayed transaction was thrown away");
 }
 
 /// Every column of the replication status that is an option, not a state.

@@ -41,12 +41,7 @@ async fn megabytes_come_back_unchanged_whatever_the_chunks() {
         let mut back = Vec::new();
         from.read_to_end(&mut back).await.unwrap();
         sending.await.unwrap();
-        assert!(
-            back == bytes,
-            "chunks of {chunk}: {} of {} bytes",
-            back.len(),
-            bytes.len()
-        );
+        assert!(back == bytes, "chunks of {chunk}: {} of {} bytes", back.len(), bytes.len());
     }
 }
 
@@ -70,11 +65,7 @@ async fn a_client_that_does_not_read_stops_the_flow() {
             taken += client.write(&piece).await.unwrap();
         }
     };
-    assert!(
-        tokio::time::timeout(Duration::from_secs(2), flood)
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_secs(2), flood).await.is_err());
     // Socket buffers of four sockets take some megabytes; the proxy itself takes one chunk.
     assert!(taken < 64 << 20, "{taken} bytes went somewhere");
 }
@@ -106,9 +97,5 @@ async fn one_client_too_many_gets_error_1040() {
     }
     drop(first);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(
-        stage.reach(Purpose::Write).await.1,
-        1,
-        "a place is free again"
-    );
+    assert_eq!(stage.reach(Purpose::Write).await.1, 1, "a place is free again");
 }

@@ -1,5 +1,7 @@
 //! The stage: a watcher that says what it is told to, servers that greet and echo, and a proxy.
 
+#![expect(clippy::unwrap_used, reason = "a broken stage must fail its test at once")]
+
 use regent::clock::Clock;
 use regent::config::secret::Secret;
 use regent::config::{Account, ClusterConfig, Config, Credentials, ProxyListen, WatcherSpec};
@@ -49,12 +51,7 @@ impl FakeWatcher {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let counters = (Arc::clone(&seen), Arc::clone(&renewals));
-                tokio::spawn(answer(
-                    stream,
-                    Arc::clone(&route),
-                    pushes.subscribe(),
-                    counters,
-                ));
+                tokio::spawn(answer(stream, Arc::clone(&route), pushes.subscribe(), counters));
             }
         });
         watcher
@@ -65,10 +62,7 @@ impl FakeWatcher {
         let changed = route.as_ref().map(|route| route.epoch);
         *self.route.lock().unwrap() = route;
         if let Some(epoch) = changed {
-            let _ = self.pushes.send(ToProxy::Changed {
-                cluster: shop(),
-                epoch,
-            });
+            let _ = self.pushes.send(ToProxy::Changed { cluster: shop(), epoch });
         }
     }
 }
@@ -80,14 +74,10 @@ async fn answer(
     (newest, renewals): (Arc<AtomicU64>, Arc<AtomicUsize>),
 ) {
     let (from, into) = stream.into_split();
-    let (mut reader, mut writer) = (
-        FrameReader::new(from),
-        FrameWriter::new(into, Role::Proxy.limit()),
-    );
+    let (mut reader, mut writer) =
+        (FrameReader::new(from), FrameWriter::new(into, Role::Proxy.limit()));
     let hello = Hello::new(Role::Watcher, "w1", wire::fingerprint(&["w1".into()]));
-    let greeted = wire::be_greeted(&mut reader, &mut writer, &hello, |theirs| {
-        theirs.name == "p1"
-    });
+    let greeted = wire::be_greeted(&mut reader, &mut writer, &hello, |theirs| theirs.name == "p1");
     if greeted.await.is_err() {
         return;
     }
@@ -126,12 +116,7 @@ impl Echo {
     pub async fn start(number: u64) -> Echo {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let echo = Echo {
-            number,
-            address,
-            served: Arc::default(),
-            stop: CancellationToken::new(),
-        };
+        let echo = Echo { number, address, served: Arc::default(), stop: CancellationToken::new() };
         let (served, stop) = (Arc::clone(&echo.served), echo.stop.clone());
         tokio::spawn(async move {
             loop {
@@ -186,11 +171,7 @@ fn endpoint(address: SocketAddr) -> Endpoint {
 /// Shorter than the default, so that leases run out within a test.
 pub fn timing() -> Timing {
     let millis = Duration::from_millis;
-    Timing {
-        lease: millis(600),
-        lease_renewal: millis(150),
-        ..Timing::default()
-    }
+    Timing { lease: millis(600), lease_renewal: millis(150), ..Timing::default() }
 }
 
 fn free_port() -> Endpoint {
@@ -208,29 +189,17 @@ impl Stage {
     /// With this hold time and connection limit.
     pub async fn set(hold: Duration, max_connections: usize) -> Stage {
         let watcher = FakeWatcher::start().await;
-        let account = || Account {
-            user: "u".into(),
-            password: Secret::new(String::new()),
-        };
+        let account = || Account { user: "u".into(), password: Secret::new(String::new()) };
         let spec = ClusterSpec {
             name: shop(),
             servers: Vec::new(),
-            durability: Durability::Lossless {
-                acknowledged_in: AcknowledgedIn::Any,
-            },
+            durability: Durability::Lossless { acknowledged_in: AcknowledgedIn::Any },
             rules: RuleSet::default(),
             max_replica_lag: Duration::from_secs(5),
         };
-        let listen = ProxyListen {
-            write: free_port(),
-            read: Some(free_port()),
-            hold,
-            max_connections,
-        };
-        let credentials = Credentials {
-            monitor: account(),
-            replication: account(),
-        };
+        let listen =
+            ProxyListen { write: free_port(), read: Some(free_port()), hold, max_connections };
+        let credentials = Credentials { monitor: account(), replication: account() };
         let config = Config {
             watchers: vec![WatcherSpec {
                 id: "w1".into(),
@@ -238,25 +207,14 @@ impl Stage {
                 peer: endpoint(watcher.address),
                 api: free_port(),
             }],
-            clusters: vec![ClusterConfig {
-                spec,
-                credentials,
-                proxy: Some(listen),
-            }],
+            clusters: vec![ClusterConfig { spec, credentials, proxy: Some(listen) }],
             timing: timing(),
         };
         let registry = prometheus::Registry::new();
-        let identity = Identity {
-            name: "p1".into(),
-            data_center: Some("here".into()),
-        };
+        let identity = Identity { name: "p1".into(), data_center: Some("here".into()) };
         let stop = CancellationToken::new();
         let proxy = Proxy::start(&config, identity, Clock::start(), &registry, stop).await;
-        Stage {
-            watcher,
-            proxy: proxy.unwrap(),
-            registry,
-        }
+        Stage { watcher, proxy: proxy.unwrap(), registry }
     }
 
     pub async fn connect(&self, purpose: Purpose) -> TcpStream {
@@ -278,10 +236,7 @@ impl Stage {
         let value = |metric: &prometheus::proto::Metric| {
             metric.get_counter().get_value() + metric.get_gauge().get_value()
         };
-        named
-            .flat_map(|family| family.get_metric())
-            .map(value)
-            .sum()
+        named.flat_map(|family| family.get_metric()).map(value).sum()
     }
 }
 

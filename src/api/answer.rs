@@ -27,10 +27,7 @@ impl Answer {
     /// Any status with this body.
     pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
         match serde_json::to_vec(body) {
-            Ok(text) => Answer {
-                status,
-                body: text.into(),
-            },
+            Ok(text) => Answer { status, body: text.into() },
             Err(error) => Answer {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
                 body: format!(r#"{{"code":"internal","text":"cannot encode: {error:?}"}}"#).into(),
@@ -40,13 +37,7 @@ impl Answer {
 
     /// A failure: a status, a code for programs and a text for people.
     pub fn error(status: StatusCode, code: &str, text: impl Into<String>) -> Answer {
-        Answer::json(
-            status,
-            &ErrorBody {
-                code: code.to_owned(),
-                text: text.into(),
-            },
-        )
+        Answer::json(status, &ErrorBody { code: code.to_owned(), text: text.into() })
     }
 
     /// Input that cannot be understood.
@@ -102,11 +93,7 @@ impl From<Unavailable> for Answer {
             Unavailable::TooSlow => "timed_out",
             Unavailable::Stopped => "stopped",
         };
-        Answer::error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            code,
-            unavailable.to_string(),
-        )
+        Answer::error(StatusCode::SERVICE_UNAVAILABLE, code, unavailable.to_string())
     }
 }
 

@@ -97,19 +97,12 @@ impl Client {
     /// A client for these base URLs; a missing scheme means `http://`.
     pub fn new(urls: &[String]) -> Result<Client, reqwest::Error> {
         let bases = urls.iter().map(|url| base_of(url)).collect();
-        Ok(Client {
-            http: http(CONNECT_LIMIT)?,
-            bases,
-        })
+        Ok(Client { http: http(CONNECT_LIMIT)?, bases })
     }
 
     /// The base URLs of all watchers of a configuration.
     pub fn urls_of(config: &Config) -> Vec<String> {
-        config
-            .watchers
-            .iter()
-            .map(|watcher| format!("http://{}", watcher.api))
-            .collect()
+        config.watchers.iter().map(|watcher| format!("http://{}", watcher.api)).collect()
     }
 
     /// Reads `path`, with any query in it; `wait` is the wait the query asks for.
@@ -127,10 +120,8 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<Read<T>, CallError> {
-        let json = serde_json::to_vec(body).map_err(|error| CallError::Strange {
-            url: path.to_owned(),
-            why: error.to_string(),
-        })?;
+        let json = serde_json::to_vec(body)
+            .map_err(|error| CallError::Strange { url: path.to_owned(), why: error.to_string() })?;
         self.call(path, &Body::Json(json.into()), LIMIT).await
     }
 
@@ -156,10 +147,7 @@ impl Client {
                 }
                 Err(error) => {
                     let url = base.clone();
-                    return Err(CallError::Silent {
-                        url,
-                        why: reason(&error),
-                    });
+                    return Err(CallError::Silent { url, why: reason(&error) });
                 }
             }
         }
@@ -177,11 +165,9 @@ impl Client {
     ) -> Result<(reqwest::StatusCode, Bytes), reqwest::Error> {
         let request = match body {
             Body::Nothing => self.http.get(url),
-            Body::Json(json) => self
-                .http
-                .post(url)
-                .header("content-type", "application/json")
-                .body(json.clone()),
+            Body::Json(json) => {
+                self.http.post(url).header("content-type", "application/json").body(json.clone())
+            }
         };
         let mut response = request.timeout(limit).send().await?;
         let status = response.status();
@@ -204,35 +190,24 @@ enum Body {
 
 fn base_of(url: &str) -> String {
     let url = url.trim().trim_end_matches('/');
-    if url.contains("://") {
-        url.to_owned()
-    } else {
-        format!("http://{url}")
-    }
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
 fn read<T: DeserializeOwned>(base: &str, json: Bytes) -> Result<Read<T>, CallError> {
     match serde_json::from_slice(&json) {
         Ok(view) => Ok(Read { view, json }),
-        Err(error) => Err(CallError::Strange {
-            url: base.to_owned(),
-            why: error.to_string(),
-        }),
+        Err(error) => Err(CallError::Strange { url: base.to_owned(), why: error.to_string() }),
     }
 }
 
 fn refusal(base: &str, status: reqwest::StatusCode, json: &[u8]) -> CallError {
     match serde_json::from_slice::<ErrorBody>(json) {
         Ok(body) if body.code == "bad_input" => CallError::BadInput(body),
-        Ok(body) if body.code == "internal" => CallError::Strange {
-            url: base.to_owned(),
-            why: body.text,
-        },
+        Ok(body) if body.code == "internal" => {
+            CallError::Strange { url: base.to_owned(), why: body.text }
+        }
         Ok(body) => CallError::Refused(body),
-        Err(_) => CallError::Strange {
-            url: base.to_owned(),
-            why: format!("HTTP status {status}"),
-        },
+        Err(_) => CallError::Strange { url: base.to_owned(), why: format!("HTTP status {status}") },
     }
 }
 

@@ -55,44 +55,16 @@ struct Kept {
 pub const ROUTES: [(&str, &str, &str); 13] = [
     ("GET", "/v1/status", "all clusters at a glance, or one"),
     ("GET", "/v1/clusters/{cluster}", "one cluster"),
-    (
-        "GET",
-        "/v1/clusters/{cluster}/topology",
-        "one cluster: who follows whom",
-    ),
-    (
-        "GET",
-        "/v1/clusters/{cluster}/explain",
-        "what would happen now, and why",
-    ),
-    (
-        "GET",
-        "/v1/clusters/{cluster}/procedures/{id}",
-        "one procedure with its journal",
-    ),
+    ("GET", "/v1/clusters/{cluster}/topology", "one cluster: who follows whom"),
+    ("GET", "/v1/clusters/{cluster}/explain", "what would happen now, and why"),
+    ("GET", "/v1/clusters/{cluster}/procedures/{id}", "one procedure with its journal"),
     ("GET", "/v1/events", "what happened"),
-    (
-        "POST",
-        "/v1/clusters/{cluster}/adopt",
-        "take the cluster as it runs",
-    ),
-    (
-        "POST",
-        "/v1/clusters/{cluster}/switchover",
-        "move the primary's role",
-    ),
-    (
-        "POST",
-        "/v1/clusters/{cluster}/failover",
-        "replace the primary, dead or not",
-    ),
+    ("POST", "/v1/clusters/{cluster}/adopt", "take the cluster as it runs"),
+    ("POST", "/v1/clusters/{cluster}/switchover", "move the primary's role"),
+    ("POST", "/v1/clusters/{cluster}/failover", "replace the primary, dead or not"),
     ("GET", "/metrics", "counters and gauges for Prometheus"),
     ("GET", "/healthz", "whether the process lives"),
-    (
-        "GET",
-        "/readyz",
-        "whether it has caught up and knows a leader",
-    ),
+    ("GET", "/readyz", "whether it has caught up and knows a leader"),
     ("GET", "/", "what is here"),
 ];
 
@@ -107,17 +79,14 @@ pub fn router(handle: Handle, metrics: Metrics) -> Result<Router, reqwest::Error
         long_polls: Arc::new(Semaphore::new(MAX_LONG_POLLS)),
         requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
     };
-    let routes = ROUTES.iter().fold(Router::new(), |router, (_, path, _)| {
-        router.route(path, method_for(path))
-    });
+    let routes = ROUTES
+        .iter()
+        .fold(Router::new(), |router, (_, path, _)| router.route(path, method_for(path)));
     Ok(routes
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
-        .layer(axum::middleware::from_fn_with_state(
-            api.clone(),
-            guard::guard,
-        ))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), guard::guard))
         .with_state(api))
 }
 
@@ -152,10 +121,7 @@ async fn status(State(api): State<Api>, pairs: Pairs, asked: Asked) -> Answered 
         return Ok(Answer::ok(&*all));
     };
     let found = find(&all, cluster)?.clone();
-    Ok(Answer::ok(&StatusView {
-        clusters: vec![found],
-        ..(*all).clone()
-    }))
+    Ok(Answer::ok(&StatusView { clusters: vec![found], ..(*all).clone() }))
 }
 
 async fn cluster(
@@ -179,9 +145,7 @@ async fn explain(
     let query = Query::read(pairs.0, &["without"])?;
     let cluster = ClusterName::from(checked_name("cluster", &name)?);
     let without = query.name("without")?.map(ServerName::from);
-    Ok(api
-        .answer(Request::Explain { cluster, without }, asked)
-        .await)
+    Ok(api.answer(Request::Explain { cluster, without }, asked).await)
 }
 
 async fn procedure(
@@ -195,9 +159,7 @@ async fn procedure(
     let id = match id.as_str() {
         "latest" => None,
         number => Some(number.parse::<u64>().map_err(|_| {
-            Answer::bad_input(format!(
-                "id is {number:?}; give a procedure's number or latest"
-            ))
+            Answer::bad_input(format!("id is {number:?}; give a procedure's number or latest"))
         })?),
     };
     Ok(api.answer(Request::Procedure { cluster, id }, asked).await)
@@ -210,11 +172,7 @@ async fn events(State(api): State<Api>, pairs: Pairs, mut asked: Asked) -> Answe
     let limit = usize::try_from(limit).expect("it is at most 1,000");
     let cluster = query.name("cluster")?.map(ClusterName::from);
     let wait = Duration::from_secs(query.number("wait", MAX_WAIT)?.unwrap_or(0));
-    let request = Request::Events {
-        after,
-        limit,
-        cluster,
-    };
+    let request = Request::Events { after, limit, cluster };
     asked.0.wait = wait;
     if wait.is_zero() {
         return Ok(api.answer(request, asked).await);
@@ -259,16 +217,7 @@ async fn switchover(
     let cluster = ClusterName::from(checked_name("cluster", &name)?);
     let to = fields.name("to")?.map(ServerName::from);
     let dry_run = fields.flag("dry_run")?;
-    Ok(api
-        .answer(
-            Request::Switchover {
-                cluster,
-                to,
-                dry_run,
-            },
-            asked,
-        )
-        .await)
+    Ok(api.answer(Request::Switchover { cluster, to, dry_run }, asked).await)
 }
 
 async fn failover(
@@ -283,58 +232,28 @@ async fn failover(
     let to = fields.name("to")?.map(ServerName::from);
     let accept_loss = fields.flag("accept_loss")?;
     let dry_run = fields.flag("dry_run")?;
-    Ok(api
-        .answer(
-            Request::Failover {
-                cluster,
-                to,
-                accept_loss,
-                dry_run,
-            },
-            asked,
-        )
-        .await)
+    Ok(api.answer(Request::Failover { cluster, to, accept_loss, dry_run }, asked).await)
 }
 
 async fn metrics_text(State(api): State<Api>) -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        api.metrics.render(),
-    )
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], api.metrics.render())
 }
 
 async fn ready(State(api): State<Api>) -> Answer {
     let health = api.handle.health();
     let ready = health.ready && health.leader.is_some();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let leader = health.leader.map(|leader| leader.0);
-    Answer::json(
-        status,
-        &ReadyBody {
-            ready,
-            leader,
-            term: health.term,
-        },
-    )
+    Answer::json(status, &ReadyBody { ready, leader, term: health.term })
 }
 
 async fn no_such_route(uri: Uri) -> Answer {
-    let text = format!(
-        "there is no route {}; docs/api.md lists them all",
-        uri.path()
-    );
+    let text = format!("there is no route {}; docs/api.md lists them all", uri.path());
     Answer::error(StatusCode::NOT_FOUND, "unknown", text)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Answer {
-    let text = format!(
-        "{} does not take {method}; docs/api.md lists the methods",
-        uri.path()
-    );
+    let text = format!("{} does not take {method}; docs/api.md lists the methods", uri.path());
     Answer::error(StatusCode::METHOD_NOT_ALLOWED, "bad_input", text)
 }
 
@@ -355,23 +274,10 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Asked {
         parts: &mut axum::http::request::Parts,
         _state: &S,
     ) -> Result<Asked, Answer> {
-        let target = parts
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str())
-            .to_owned();
-        let hops = if parts.headers.contains_key(HOP) {
-            Hops::One
-        } else {
-            Hops::None
-        };
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let hops = if parts.headers.contains_key(HOP) { Hops::One } else { Hops::None };
         let method = parts.method.clone();
-        let passed = Passed {
-            method,
-            target,
-            body: Bytes::new(),
-            wait: Duration::ZERO,
-        };
+        let passed = Passed { method, target, body: Bytes::new(), wait: Duration::ZERO };
         Ok(Asked(passed, hops, is_json(&parts.headers)))
     }
 }
@@ -391,11 +297,7 @@ impl Asked {
         })?;
         if !self.2 {
             let text = "content-type is not application/json; send the body as JSON";
-            return Err(Answer::error(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "bad_input",
-                text,
-            ));
+            return Err(Answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_input", text));
         }
         self.0.body = body.clone();
         Ok(body)
@@ -403,9 +305,7 @@ impl Asked {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     kind.is_some_and(|kind| kind.split(';').next().unwrap_or("").trim() == "application/json")
 }
 
@@ -442,17 +342,11 @@ impl Api {
     async fn status(&self, asked: &Asked) -> Result<Arc<StatusView>, Answer> {
         let mut kept = self.status.lock().await;
         let now = self.clock.now().moment;
-        if let Some(kept) = kept
-            .as_ref()
-            .filter(|kept| now.since(kept.at) < STATUS_KEPT)
-        {
+        if let Some(kept) = kept.as_ref().filter(|kept| now.since(kept.at) < STATUS_KEPT) {
             return kept.status.clone();
         }
         let status = self.fresh_status(asked.1).await;
-        *kept = Some(Kept {
-            at: self.clock.now().moment,
-            status: status.clone(),
-        });
+        *kept = Some(Kept { at: self.clock.now().moment, status: status.clone() });
         status
     }
 
@@ -462,11 +356,7 @@ impl Api {
             Response::Refused(refusal) => refusal,
             other => {
                 let text = format!("the watcher answered a status with {}", kind_of(&other));
-                return Err(Answer::error(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "internal",
-                    text,
-                ));
+                return Err(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal", text));
             }
         };
         let passed = Passed {
@@ -479,12 +369,10 @@ impl Api {
         if answer.status != StatusCode::OK {
             return Err(answer);
         }
-        serde_json::from_slice(&answer.body)
-            .map(Arc::new)
-            .map_err(|error| {
-                let text = format!("the leader's status is not understood: {error}");
-                Answer::error(StatusCode::BAD_GATEWAY, "internal", text)
-            })
+        serde_json::from_slice(&answer.body).map(Arc::new).map_err(|error| {
+            let text = format!("the leader's status is not understood: {error}");
+            Answer::error(StatusCode::BAD_GATEWAY, "internal", text)
+        })
     }
 }
 
@@ -501,16 +389,9 @@ fn kind_of(response: &Response) -> &'static str {
 }
 
 fn find<'a>(all: &'a StatusView, name: &str) -> Result<&'a super::types::ClusterView, Answer> {
-    all.clusters
-        .iter()
-        .find(|cluster| cluster.name.as_str() == name)
-        .ok_or_else(|| {
-            let known: Vec<&str> = all
-                .clusters
-                .iter()
-                .map(|cluster| cluster.name.as_str())
-                .collect();
-            let text = format!("there is no cluster {name}; known: {}", known.join(", "));
-            Answer::error(StatusCode::NOT_FOUND, "unknown", text)
-        })
+    all.clusters.iter().find(|cluster| cluster.name.as_str() == name).ok_or_else(|| {
+        let known: Vec<&str> = all.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        let text = format!("there is no cluster {name}; known: {}", known.join(", "));
+        Answer::error(StatusCode::NOT_FOUND, "unknown", text)
+    })
 }

@@ -60,11 +60,8 @@ impl Forwarder {
                 format!("the answer of the leader {leader} exceeds {MAX_ANSWER} bytes"),
             ),
             Err(Lost::Http(error)) => {
-                let why = if error.is_timeout() {
-                    "did not answer in time"
-                } else {
-                    "cannot be reached"
-                };
+                let why =
+                    if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
                 Answer::no_leader(format!(
                     "watcher {leader} leads but {why} at {address}; ask it directly, or wait for \
                      another leader"
@@ -95,8 +92,5 @@ async fn take(request: reqwest::RequestBuilder) -> Result<Answer, Lost> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer {
-        status,
-        body: body.freeze(),
-    })
+    Ok(Answer { status, body: body.freeze() })
 }

@@ -35,11 +35,8 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Bounds every request and marks every answer.
 pub async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let size: usize = request
-        .headers()
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
+    let size: usize =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let mut response = if size > MAX_HEADERS {
         let text = format!("the headers take {size} bytes; at most {MAX_HEADERS} are read");
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -62,10 +59,7 @@ const MARKS: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; frame-ancestors 'none'",
-    ),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
 ];
 
 async fn bounded(api: &Api, request: Request, next: Next) -> Response {
@@ -92,10 +86,7 @@ pub struct Gate {
 impl Gate {
     /// In front of a bound listener.
     pub fn new(listener: TcpListener) -> Gate {
-        Gate {
-            listener,
-            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-        }
+        Gate { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 }
 
@@ -105,20 +96,10 @@ impl axum::serve::Listener for Gate {
 
     async fn accept(&mut self) -> (Watched, SocketAddr) {
         let places = Arc::clone(&self.places);
-        let place = places
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let place = places.acquire_owned().await.expect("the semaphore is never closed");
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
         let silence = Box::pin(tokio::time::sleep(SILENCE_LIMIT));
-        (
-            Watched {
-                stream,
-                silence,
-                _place: place,
-            },
-            address,
-        )
+        (Watched { stream, silence, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

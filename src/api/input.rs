@@ -22,9 +22,7 @@ impl Query {
                 return Err(Answer::bad_input(unknown(&name, known)));
             }
             if fields.contains_key(&name) {
-                return Err(Answer::bad_input(format!(
-                    "{name} is given twice; give it once"
-                )));
+                return Err(Answer::bad_input(format!("{name} is given twice; give it once")));
             }
             fields.insert(name, value);
         }
@@ -33,10 +31,7 @@ impl Query {
 
     /// A name, if given.
     pub fn name(&self, field: &str) -> Result<Option<&str>, Answer> {
-        self.fields
-            .get(field)
-            .map(|value| checked_name(field, value))
-            .transpose()
+        self.fields.get(field).map(|value| checked_name(field, value)).transpose()
     }
 
     /// A number up to `most`, if given.
@@ -120,17 +115,11 @@ fn unknown(field: &str, known: &[&str]) -> String {
     if known.is_empty() {
         return format!("{field:?} is not known here; this route takes no fields");
     }
-    format!(
-        "{field:?} is not known here; this route takes {}",
-        known.join(", ")
-    )
+    format!("{field:?} is not known here; this route takes {}", known.join(", "))
 }
 
 fn wrong(field: &str, value: &Value, right: &str) -> Answer {
-    Answer::bad_input(format!(
-        "{field} is {}; give {right}",
-        cut(&value.to_string())
-    ))
+    Answer::bad_input(format!("{field} is {}; give {right}", cut(&value.to_string())))
 }
 
 fn cut(text: &str) -> String {
@@ -154,10 +143,7 @@ mod tests {
         let error = Fields::read(br#"{"too": "db2"}"#, &["to"]).unwrap_err();
         assert!(said(error).contains(r#"\"too\" is not known here; this route takes to"#));
         for body in ["[1]", "{", "\u{0}"] {
-            assert!(
-                Fields::read(body.as_bytes(), &[]).is_err(),
-                "{body:?} was taken"
-            );
+            assert!(Fields::read(body.as_bytes(), &[]).is_err(), "{body:?} was taken");
         }
         let query = Query::read(vec![("limit".into(), "-1".into())], &["limit"]).unwrap();
         let error = said(query.number("limit", 1000).unwrap_err());

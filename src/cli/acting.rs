@@ -19,9 +19,7 @@ pub async fn adopt(
     out: &mut Output,
 ) -> Result<(), Failed> {
     let path = format!("/v1/clusters/{}/adopt", encoded(cluster));
-    let body = AdoptBody {
-        primary: primary.to_owned(),
-    };
+    let body = AdoptBody { primary: primary.to_owned() };
     let read: Read<DoneBody> = client(global)?.post(&path, &body).await?;
     if global.json {
         Ok(out.raw(&read.json)?)
@@ -36,16 +34,9 @@ pub async fn switchover(
     order: &Switchover,
     out: &mut Output,
 ) -> Result<(), Failed> {
-    let acting = Acting {
-        global,
-        client: client(global)?,
-        cluster: &order.cluster,
-        kind: "switchover",
-    };
-    let body = |dry_run| SwitchoverBody {
-        to: order.to.clone(),
-        dry_run,
-    };
+    let acting =
+        Acting { global, client: client(global)?, cluster: &order.cluster, kind: "switchover" };
+    let body = |dry_run| SwitchoverBody { to: order.to.clone(), dry_run };
     if order.dry_run {
         return acting.dry_run(&body(true), out).await;
     }
@@ -57,18 +48,10 @@ pub async fn switchover(
 
 /// `regent failover`.
 pub async fn failover(global: &Global, order: &Failover, out: &mut Output) -> Result<(), Failed> {
-    let acting = Acting {
-        global,
-        client: client(global)?,
-        cluster: &order.cluster,
-        kind: "failover",
-    };
+    let acting =
+        Acting { global, client: client(global)?, cluster: &order.cluster, kind: "failover" };
     let accept_loss = order.accept_loss;
-    let body = |dry_run| FailoverBody {
-        to: order.to.clone(),
-        accept_loss,
-        dry_run,
-    };
+    let body = |dry_run| FailoverBody { to: order.to.clone(), accept_loss, dry_run };
     if order.dry_run {
         return acting.dry_run(&body(true), out).await;
     }

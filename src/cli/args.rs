@@ -29,12 +29,7 @@ pub struct Global {
     )]
     pub api: Vec<String>,
     /// The configuration file; its watchers' APIs are used unless --api names one
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub config: Option<PathBuf>,
     /// Print the API's JSON, unchanged (docs/api.md)
     #[arg(long, global = true, help_heading = "Global options")]

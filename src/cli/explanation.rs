@@ -12,10 +12,7 @@ pub fn explanation(view: &ExplanationView, width: u16) -> String {
         [] => text.push_str("  none\n"),
         some => text.push_str(&tables::findings(some, true, width)),
     }
-    let rule = view
-        .rule
-        .as_ref()
-        .map_or(String::new(), |rule| format!(" (rule {rule})"));
+    let rule = view.rule.as_ref().map_or(String::new(), |rule| format!(" (rule {rule})"));
     text.push_str(&format!("\nresponse  {}{rule}\n", view.response));
     for reason in &view.reasons {
         text.push_str(&format!("  - {}\n", wrapped(reason, 4, width)));
@@ -24,11 +21,7 @@ pub fn explanation(view: &ExplanationView, width: u16) -> String {
         text.push_str("\ncandidates, best first\n");
     }
     for candidate in &view.candidates {
-        let standing = if candidate.eligible {
-            "eligible"
-        } else {
-            "excluded"
-        };
+        let standing = if candidate.eligible { "eligible" } else { "excluded" };
         let reasons = candidate.reasons.join("; ");
         let line = format!("{} {standing}: {reasons}", candidate.server);
         text.push_str(&format!("  {}\n", wrapped(&line, 4, width)));
@@ -36,10 +29,7 @@ pub fn explanation(view: &ExplanationView, width: u16) -> String {
     text.push_str(&plan(&view.plan, width));
     for (name, value) in [("loss", &view.loss), ("durability", &view.durability)] {
         if !value.is_empty() {
-            text.push_str(&format!(
-                "\n{name}  {}\n",
-                wrapped(value, name.len() + 2, width)
-            ));
+            text.push_str(&format!("\n{name}  {}\n", wrapped(value, name.len() + 2, width)));
         }
     }
     text

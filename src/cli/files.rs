@@ -24,12 +24,7 @@ pub fn validate(file: &Path, out: &mut Output) -> Result<(), Failed> {
     for warning in &loaded.warnings {
         out.text(&format!("warning: {warning}\n"))?;
     }
-    let servers: usize = loaded
-        .config
-        .clusters
-        .iter()
-        .map(|one| one.spec.servers.len())
-        .sum();
+    let servers: usize = loaded.config.clusters.iter().map(|one| one.spec.servers.len()).sum();
     let text = format!(
         "{} is right: {} watcher(s), {} cluster(s), {servers} server(s)\n",
         file.display(),

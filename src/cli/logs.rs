@@ -12,9 +12,7 @@ pub fn start(global: &Global, usual: &str) {
         (_, _) => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Fails when logging has been started already, as in tests.
     let _ = match global.log_format {
         LogFormat::Text => lines.with_ansi(false).try_init(),
@@ -26,10 +24,7 @@ pub fn start(global: &Global, usual: &str) {
 pub fn log_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload_as_str().unwrap_or("a panic without a text");
         tracing::error!(place, "panicked: {text}");
         usual(panic);

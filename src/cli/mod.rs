@@ -64,8 +64,8 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Result<(), Failed> {
         Command::Adopt { cluster, primary } => acting::adopt(global, cluster, primary, out).await,
         Command::Switchover(order) => acting::switchover(global, order, out).await,
         Command::Failover(order) => acting::failover(global, order, out).await,
-        Command::Watch(_) | Command::Proxy(_) | Command::Demo(_) => Err(Failed::Internal(
-            "this command is started elsewhere".to_owned(),
-        )),
+        Command::Watch(_) | Command::Proxy(_) | Command::Demo(_) => {
+            Err(Failed::Internal("this command is started elsewhere".to_owned()))
+        }
     }
 }

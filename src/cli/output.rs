@@ -24,37 +24,20 @@ impl Output {
             Color::Never => false,
             Color::Auto => wanted && stdout.is_terminal(),
         };
-        let columns = std::env::var("COLUMNS")
-            .ok()
-            .and_then(|text| text.parse::<u16>().ok());
+        let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse::<u16>().ok());
         let width = columns.unwrap_or(80).clamp(40, 400);
-        Output {
-            stdout,
-            color,
-            width,
-        }
+        Output { stdout, color, width }
     }
 
     /// Prints a text, coloured if wanted.
     pub fn text(&mut self, text: &str) -> io::Result<()> {
-        let text = if self.color {
-            paint(text)
-        } else {
-            text.to_owned()
-        };
-        ended(
-            self.stdout
-                .write_all(text.as_bytes())
-                .and_then(|()| self.stdout.flush()),
-        )
+        let text = if self.color { paint(text) } else { text.to_owned() };
+        ended(self.stdout.write_all(text.as_bytes()).and_then(|()| self.stdout.flush()))
     }
 
     /// Prints bytes as they are, and a newline.
     pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let written = self
-            .stdout
-            .write_all(bytes)
-            .and_then(|()| self.stdout.write_all(b"\n"));
+        let written = self.stdout.write_all(bytes).and_then(|()| self.stdout.write_all(b"\n"));
         ended(written.and_then(|()| self.stdout.flush()))
     }
 }
@@ -70,19 +53,14 @@ fn ended(result: io::Result<()>) -> io::Result<()> {
 /// A table without lines that fits `width` columns.
 pub fn table(header: &[&str], width: u16) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(width).set_header(header.iter().copied());
     table
 }
 
 /// A table as text, without blanks at the ends of lines.
 pub fn plain(table: &Table) -> String {
-    table
-        .lines()
-        .map(|line| format!("{}\n", line.trim_end()))
-        .collect()
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 /// A text broken into lines of at most `width` columns, each after the first indented.
@@ -104,14 +82,8 @@ pub fn wrapped(text: &str, indent: usize, width: u16) -> String {
 }
 
 const GOOD: [&str; 4] = ["healthy", "done", "running", "eligible"];
-const DOUBTFUL: [&str; 6] = [
-    "degraded",
-    "failing_over",
-    "switching_over",
-    "unknown",
-    "waiting",
-    "skipped",
-];
+const DOUBTFUL: [&str; 6] =
+    ["degraded", "failing_over", "switching_over", "unknown", "waiting", "skipped"];
 const BAD: [&str; 8] = [
     "no_primary",
     "not_adopted",
@@ -138,10 +110,7 @@ fn paint(text: &str) -> String {
             painted.push_str(part);
             continue;
         };
-        painted.push_str(&format!(
-            "\u{1b}[{color}m{word}\u{1b}[0m{}",
-            &part[word.len()..]
-        ));
+        painted.push_str(&format!("\u{1b}[{color}m{word}\u{1b}[0m{}", &part[word.len()..]));
     }
     painted
 }

@@ -85,9 +85,7 @@ impl Printed {
                 "{}\n",
                 wrapped(&format!("{}: {}", view.state, view.text), 2, width)
             ));
-            let took = view
-                .closed
-                .map(|closed| closed.0.saturating_sub(view.opened.0));
+            let took = view.closed.map(|closed| closed.0.saturating_sub(view.opened.0));
             if let Some(took) = took {
                 text.push_str(&format!("took {took} ms\n"));
             }

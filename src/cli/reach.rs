@@ -7,12 +7,7 @@ use crate::config::Config;
 
 /// A client for the watchers that `--api`, `REGENT_API` or `--config` name.
 pub fn client(global: &Global) -> Result<Client, Failed> {
-    let named: Vec<String> = global
-        .api
-        .iter()
-        .filter(|url| !url.is_empty())
-        .cloned()
-        .collect();
+    let named: Vec<String> = global.api.iter().filter(|url| !url.is_empty()).cloned().collect();
     let urls = if !named.is_empty() {
         named
     } else if let Some(path) = &global.config {
@@ -30,13 +25,7 @@ pub fn client(global: &Global) -> Result<Client, Failed> {
 pub fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
-        .map(|byte| {
-            if plain(byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
 }
 

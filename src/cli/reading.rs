@@ -22,9 +22,8 @@ pub async fn status(
     out: &mut Output,
 ) -> Result<(), Failed> {
     let query = cluster.map_or(String::new(), |name| format!("?cluster={}", encoded(name)));
-    let read: Read<StatusView> = client(global)?
-        .get(&format!("/v1/status{query}"), Duration::ZERO)
-        .await?;
+    let read: Read<StatusView> =
+        client(global)?.get(&format!("/v1/status{query}"), Duration::ZERO).await?;
     let text = tables::status(&read.view, out.width);
     show(global, &read, &text, out)
 }
@@ -78,17 +77,12 @@ pub async fn events(
     out: &mut Output,
 ) -> Result<(), Failed> {
     let client = client(global)?;
-    let only = events
-        .cluster
-        .as_ref()
-        .map_or(String::new(), |name| format!("&cluster={}", encoded(name)));
+    let only =
+        events.cluster.as_ref().map_or(String::new(), |name| format!("&cluster={}", encoded(name)));
     let mut after = events.after;
     let mut wait = Duration::ZERO;
     loop {
-        let path = format!(
-            "/v1/events?after={after}&limit={PAGE}{only}&wait={}",
-            wait.as_secs()
-        );
+        let path = format!("/v1/events?after={after}&limit={PAGE}{only}&wait={}", wait.as_secs());
         let read: Read<Vec<EventView>> = match client.get(&path, wait).await.map_err(Failed::from) {
             Ok(read) => read,
             // Once it follows, it outlasts a change of leader.
@@ -120,9 +114,5 @@ fn show<T>(
     text: &str,
     out: &mut Output,
 ) -> Result<(), Failed> {
-    if global.json {
-        Ok(out.raw(&read.json)?)
-    } else {
-        Ok(out.text(text)?)
-    }
+    if global.json { Ok(out.raw(&read.json)?) } else { Ok(out.text(text)?) }
 }

@@ -27,10 +27,7 @@ pub fn clusters(
         reading.wrong(&field, "is empty; declare at least one cluster".to_owned());
     }
     let items = reading.list(&field);
-    items
-        .iter()
-        .filter_map(|item| cluster(reading, item, watched))
-        .collect()
+    items.iter().filter_map(|item| cluster(reading, item, watched)).collect()
 }
 
 fn cluster(
@@ -57,11 +54,7 @@ fn cluster(
         rules: rules?,
         max_replica_lag,
     };
-    Some(ClusterConfig {
-        spec,
-        credentials: credentials?,
-        proxy,
-    })
+    Some(ClusterConfig { spec, credentials: credentials?, proxy })
 }
 
 /// The servers that could be read, and whether these are all.
@@ -85,10 +78,8 @@ fn servers(
         }
         _ => {}
     }
-    let found: Vec<ServerSpec> = items
-        .iter()
-        .filter_map(|item| server(reading, item, watched))
-        .collect();
+    let found: Vec<ServerSpec> =
+        items.iter().filter_map(|item| server(reading, item, watched)).collect();
     let all_read = found.len() == items.len() && !found.is_empty();
     (found, all_read)
 }
@@ -100,34 +91,26 @@ fn server(reading: &mut Reading<'_>, item: &Field<'_>, watched: &Watched) -> Opt
         reading.claim("server name", &name, &field);
         Some(name)
     });
-    let address = reading
-        .need(&section, "address", "10.1.0.11:3306")
-        .and_then(|field| {
-            let address = reading.endpoint(&field)?;
-            reading.claim("address", &address.to_string(), &field);
-            Some(address)
-        });
-    let data_center = reading
-        .need(&section, "data_center", "paris")
-        .and_then(|field| {
-            let name = DataCenter(reading.name(&field)?);
-            // A watcher that could not be read may stand just here.
-            if watched.complete && !watched.data_centers.contains(&name) {
-                let known: Vec<&str> = watched
-                    .data_centers
-                    .iter()
-                    .map(DataCenter::as_str)
-                    .take(10)
-                    .collect();
-                let what = format!(
-                    "no watcher stands in {}; put one there, or write one of {}",
-                    field.shown(),
-                    known.join(", ")
-                );
-                reading.wrong(&field, what);
-            }
-            Some(name)
-        });
+    let address = reading.need(&section, "address", "10.1.0.11:3306").and_then(|field| {
+        let address = reading.endpoint(&field)?;
+        reading.claim("address", &address.to_string(), &field);
+        Some(address)
+    });
+    let data_center = reading.need(&section, "data_center", "paris").and_then(|field| {
+        let name = DataCenter(reading.name(&field)?);
+        // A watcher that could not be read may stand just here.
+        if watched.complete && !watched.data_centers.contains(&name) {
+            let known: Vec<&str> =
+                watched.data_centers.iter().map(DataCenter::as_str).take(10).collect();
+            let what = format!(
+                "no watcher stands in {}; put one there, or write one of {}",
+                field.shown(),
+                known.join(", ")
+            );
+            reading.wrong(&field, what);
+        }
+        Some(name)
+    });
     let promotion = match reading.optional(&section, "promotion") {
         Some(field) => reading.choice(
             &field,
@@ -156,20 +139,11 @@ fn durability(
     servers: &[ServerSpec],
     all_read: bool,
 ) -> Option<Durability> {
-    let spans = servers
-        .windows(2)
-        .any(|pair| pair[0].data_center != pair[1].data_center);
-    let default_acknowledged = if spans {
-        AcknowledgedIn::OtherDataCenter
-    } else {
-        AcknowledgedIn::Any
-    };
-    let lossless = Durability::Lossless {
-        acknowledged_in: default_acknowledged,
-    };
-    let best_effort = Durability::BestEffort {
-        on_quorum_loss: OnQuorumLoss::Fence,
-    };
+    let spans = servers.windows(2).any(|pair| pair[0].data_center != pair[1].data_center);
+    let default_acknowledged =
+        if spans { AcknowledgedIn::OtherDataCenter } else { AcknowledgedIn::Any };
+    let lossless = Durability::Lossless { acknowledged_in: default_acknowledged };
+    let best_effort = Durability::BestEffort { on_quorum_loss: OnQuorumLoss::Fence };
     if !cluster.has("durability") {
         return Some(lossless);
     }
@@ -179,41 +153,30 @@ fn durability(
         return Some(if is_lossless { lossless } else { best_effort });
     }
     let section = reading.section(&field, DURABILITY)?;
-    let mode = reading
-        .need(&section, "mode", "lossless")
-        .and_then(|field| reading.choice(&field, &MODES));
-    let acknowledged_in = reading
-        .optional(&section, "acknowledged_in")
-        .and_then(|field| {
-            if mode == Some(false) {
-                let what = "has a meaning under mode: lossless only; remove it, or change the mode";
-                reading.wrong(&field, what.to_owned());
-            }
-            let choices = [
-                ("other_data_center", AcknowledgedIn::OtherDataCenter),
-                ("any", AcknowledgedIn::Any),
-            ];
-            let found = reading.choice(&field, &choices)?;
-            if found == AcknowledgedIn::OtherDataCenter && !spans && all_read {
-                let what =
-                    "all servers stand in one data center, so nobody could acknowledge; write any";
-                reading.wrong(&field, what.to_owned());
-            }
-            Some(found)
-        });
-    let on_quorum_loss = reading
-        .optional(&section, "on_quorum_loss")
-        .and_then(|field| {
-            if mode == Some(true) {
-                let what =
-                    "has a meaning under mode: best_effort only; remove it, or change the mode";
-                reading.wrong(&field, what.to_owned());
-            }
-            reading.choice(
-                &field,
-                &[("fence", OnQuorumLoss::Fence), ("keep", OnQuorumLoss::Keep)],
-            )
-        });
+    let mode =
+        reading.need(&section, "mode", "lossless").and_then(|field| reading.choice(&field, &MODES));
+    let acknowledged_in = reading.optional(&section, "acknowledged_in").and_then(|field| {
+        if mode == Some(false) {
+            let what = "has a meaning under mode: lossless only; remove it, or change the mode";
+            reading.wrong(&field, what.to_owned());
+        }
+        let choices =
+            [("other_data_center", AcknowledgedIn::OtherDataCenter), ("any", AcknowledgedIn::Any)];
+        let found = reading.choice(&field, &choices)?;
+        if found == AcknowledgedIn::OtherDataCenter && !spans && all_read {
+            let what =
+                "all servers stand in one data center, so nobody could acknowledge; write any";
+            reading.wrong(&field, what.to_owned());
+        }
+        Some(found)
+    });
+    let on_quorum_loss = reading.optional(&section, "on_quorum_loss").and_then(|field| {
+        if mode == Some(true) {
+            let what = "has a meaning under mode: best_effort only; remove it, or change the mode";
+            reading.wrong(&field, what.to_owned());
+        }
+        reading.choice(&field, &[("fence", OnQuorumLoss::Fence), ("keep", OnQuorumLoss::Keep)])
+    });
     Some(if mode? {
         let acknowledged_in = acknowledged_in.unwrap_or(default_acknowledged);
         Durability::Lossless { acknowledged_in }
@@ -242,51 +205,30 @@ fn proxy(reading: &mut Reading<'_>, cluster: &Section<'_>) -> (Option<ProxyListe
     let Some(section) = reading.section(&field, PROXY) else {
         return (None, lag);
     };
-    let write = reading
-        .need(&section, "write", "0.0.0.0:3306")
-        .and_then(|field| listener(reading, &field));
-    let read = reading
-        .optional(&section, "read")
-        .and_then(|field| listener(reading, &field));
+    let write =
+        reading.need(&section, "write", "0.0.0.0:3306").and_then(|field| listener(reading, &field));
+    let read = reading.optional(&section, "read").and_then(|field| listener(reading, &field));
     let seconds = Duration::from_secs;
     if let Some(field) = reading.optional(&section, "max_replica_lag") {
-        lag = reading
-            .duration(&field, Duration::from_millis(100)..=seconds(86_400))
-            .unwrap_or(lag);
+        lag = reading.duration(&field, Duration::from_millis(100)..=seconds(86_400)).unwrap_or(lag);
     }
     let mut hold = seconds(10);
     if let Some(field) = reading.optional(&section, "hold") {
-        hold = reading
-            .duration(&field, Duration::ZERO..=seconds(300))
-            .unwrap_or(hold);
+        hold = reading.duration(&field, Duration::ZERO..=seconds(300)).unwrap_or(hold);
     }
     let mut max_connections = 10_000;
     if let Some(field) = reading.optional(&section, "max_connections") {
-        max_connections = reading
-            .integer(&field, 1..=1_000_000)
-            .unwrap_or(max_connections);
+        max_connections = reading.integer(&field, 1..=1_000_000).unwrap_or(max_connections);
     }
     let max_connections = usize::try_from(max_connections).unwrap_or(usize::MAX);
-    (
-        write.map(|write| ProxyListen {
-            write,
-            read,
-            hold,
-            max_connections,
-        }),
-        lag,
-    )
+    (write.map(|write| ProxyListen { write, read, hold, max_connections }), lag)
 }
 
 fn listener(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<Endpoint> {
     let endpoint = reading.endpoint(field)?;
     let wildcard = ["0.0.0.0", "::", "*"].contains(&endpoint.host.as_str());
     // 0.0.0.0:3306 and [::]:3306 collide on one machine.
-    let value = if wildcard {
-        format!("*:{}", endpoint.port)
-    } else {
-        endpoint.to_string()
-    };
+    let value = if wildcard { format!("*:{}", endpoint.port) } else { endpoint.to_string() };
     reading.claim("address", &value, field);
     Some(endpoint)
 }

@@ -20,41 +20,33 @@ pub fn credentials(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Option<C
     let section = reading.section(&field.hidden(), CREDENTIALS)?;
     let monitor = account(reading, &section, "monitor");
     let replication = account(reading, &section, "replication");
-    Some(Credentials {
-        monitor: monitor?,
-        replication: replication?,
-    })
+    Some(Credentials { monitor: monitor?, replication: replication? })
 }
 
 fn account(reading: &mut Reading<'_>, parent: &Section<'_>, name: &str) -> Option<Account> {
     let example = "{ user: NAME, password_file: FILE }";
     let field = reading.need(parent, name, example)?;
     let section = reading.section(&field, ACCOUNT)?;
-    let user = reading
-        .need(&section, "user", "regent")
-        .and_then(|field| user(reading, &field));
+    let user = reading.need(&section, "user", "regent").and_then(|field| user(reading, &field));
     let password = match (section.has("password"), section.has("password_file")) {
         (true, true) => {
             let what = "has both password and password_file; keep one of them".to_owned();
             reading.error(section.at("password_file"), &section.path, what);
             None
         }
-        (true, false) => reading
-            .optional(&section, "password")
-            .and_then(|field| password(reading, &field)),
-        (false, true) => reading
-            .optional(&section, "password_file")
-            .and_then(|field| from_file(reading, &field)),
+        (true, false) => {
+            reading.optional(&section, "password").and_then(|field| password(reading, &field))
+        }
+        (false, true) => {
+            reading.optional(&section, "password_file").and_then(|field| from_file(reading, &field))
+        }
         (false, false) => {
             let what = "password is missing; write password: ${VARIABLE} or password_file: FILE";
             reading.error(section.at, &section.path, what.to_owned());
             None
         }
     };
-    Some(Account {
-        user: user?,
-        password: password?,
-    })
+    Some(Account { user: user?, password: password? })
 }
 
 fn user(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<String> {
@@ -92,11 +84,7 @@ fn checked(reading: &mut Reading<'_>, field: &Field<'_>, text: Secret) -> Option
 
 fn from_file(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<Secret> {
     let path = reading.base.join(reading.text(field)?);
-    let shown = Field {
-        secret: false,
-        ..field.clone()
-    }
-    .shown();
+    let shown = Field { secret: false, ..field.clone() }.shown();
     // Opening a pipe or device could wait for ever, so the kind of file is looked at first.
     let opened = std::fs::metadata(&path).and_then(|meta| {
         if !meta.is_file() {

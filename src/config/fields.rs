@@ -12,19 +12,11 @@ pub struct Shape {
 }
 
 const fn shape(name: &'static str, fields: &'static [&'static str]) -> Shape {
-    Shape {
-        name,
-        fields,
-        secret: false,
-    }
+    Shape { name, fields, secret: false }
 }
 
 const fn secret(name: &'static str, fields: &'static [&'static str]) -> Shape {
-    Shape {
-        name,
-        fields,
-        secret: true,
-    }
+    Shape { name, fields, secret: true }
 }
 
 /// The file itself.
@@ -36,15 +28,7 @@ pub const SECURITY: Shape = shape("security", &["ca", "certificate", "key", "tok
 /// One item of `clusters`.
 pub const CLUSTER: Shape = shape(
     "cluster",
-    &[
-        "name",
-        "servers",
-        "credentials",
-        "durability",
-        "rules",
-        "proxy",
-        "backups",
-    ],
+    &["name", "servers", "credentials", "durability", "rules", "proxy", "backups"],
 );
 /// One item of `servers`.
 pub const SERVER: Shape = shape("server", &["name", "address", "data_center", "promotion"]);
@@ -55,16 +39,8 @@ pub const ACCOUNT: Shape = secret("account", &["user", "password", "password_fil
 /// `durability`, when it is more than one word.
 pub const DURABILITY: Shape = shape("durability", &["mode", "acknowledged_in", "on_quorum_loss"]);
 /// `proxy`.
-pub const PROXY: Shape = shape(
-    "proxy",
-    &[
-        "write",
-        "read",
-        "max_replica_lag",
-        "hold",
-        "max_connections",
-    ],
-);
+pub const PROXY: Shape =
+    shape("proxy", &["write", "read", "max_replica_lag", "hold", "max_connections"]);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",
@@ -81,15 +57,5 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 10] = [
-    FILE,
-    WATCHER,
-    SECURITY,
-    CLUSTER,
-    SERVER,
-    CREDENTIALS,
-    ACCOUNT,
-    DURABILITY,
-    PROXY,
-    TIMING,
-];
+pub const ALL: [Shape; 10] =
+    [FILE, WATCHER, SECURITY, CLUSTER, SERVER, CREDENTIALS, ACCOUNT, DURABILITY, PROXY, TIMING];

@@ -19,36 +19,21 @@ impl Config {
                 let address = server.address.to_string();
                 let promotion = format!("{:?}", server.promotion);
                 let data_center = server.data_center.as_str();
-                text.line(&[
-                    "server",
-                    server.name.as_str(),
-                    &address,
-                    data_center,
-                    &promotion,
-                ]);
+                text.line(&["server", server.name.as_str(), &address, data_center, &promotion]);
             }
             text.line(&["durability", &format!("{:?}", spec.durability)]);
-            text.line(&[
-                "rules",
-                &format!("{:?}", spec.rules),
-            ]);
+            text.line(&["rules", &format!("{:?}", spec.rules)]);
             text.line(&["lag", &spec.max_replica_lag.as_millis().to_string()]);
             let users = &cluster.credentials;
             text.line(&["users", &users.monitor.user, &users.replication.user]);
             if let Some(proxy) = &cluster.proxy {
-                let read = proxy
-                    .read
-                    .as_ref()
-                    .map_or_else(String::new, ToString::to_string);
+                let read = proxy.read.as_ref().map_or_else(String::new, ToString::to_string);
                 let limits = format!("{} {}", proxy.hold.as_millis(), proxy.max_connections);
                 text.line(&["proxy", &proxy.write.to_string(), &read, &limits]);
             }
         }
         text.line(&["timing", &format!("{:?}", self.timing)]);
-        text.line(&[
-            "security",
-            if self.security.is_some() { "on" } else { "off" },
-        ]);
+        text.line(&["security", if self.security.is_some() { "on" } else { "off" }]);
         format!("{:032x}", fnv(text.0.as_bytes()))
     }
 }
@@ -70,7 +55,5 @@ impl Canonical {
 fn fnv(bytes: &[u8]) -> u128 {
     const START: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    bytes.iter().fold(START, |hash, byte| {
-        (hash ^ u128::from(*byte)).wrapping_mul(PRIME)
-    })
+    bytes.iter().fold(START, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
 }

@@ -61,12 +61,7 @@ impl Config {
         let refuse = |what: String| {
             let at = Position { line: 1, column: 1 };
             let file = name.clone();
-            ConfigErrors::new(vec![Problem {
-                at,
-                path: String::new(),
-                what,
-                file,
-            }])
+            ConfigErrors::new(vec![Problem { at, path: String::new(), what, file }])
         };
         let mut bytes = Vec::new();
         let read =
@@ -77,10 +72,7 @@ impl Config {
                 .iter()
                 .filter(|byte| **byte == b'\n')
                 .count();
-            refuse(format!(
-                "line {} is not UTF-8; save the file as UTF-8",
-                line + 1
-            ))
+            refuse(format!("line {} is not UTF-8; save the file as UTF-8", line + 1))
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         Config::parse(&name, &text, &|variable| std::env::var(variable).ok(), base)
@@ -97,11 +89,7 @@ impl Config {
         let mut reading = Reading::new(name, env, base_dir);
         let config = if text.len() as u64 > MOST_BYTES {
             let at = Position { line: 1, column: 1 };
-            reading.error(
-                at,
-                "",
-                "is larger than 1 MiB; declare fewer servers".to_owned(),
-            );
+            reading.error(at, "", "is larger than 1 MiB; declare fewer servers".to_owned());
             None
         } else {
             match tree::read(text) {
@@ -115,10 +103,7 @@ impl Config {
         match config {
             Some(config) if reading.errors.is_empty() => {
                 reading.warnings.sort();
-                Ok(Loaded {
-                    config,
-                    warnings: reading.warnings,
-                })
+                Ok(Loaded { config, warnings: reading.warnings })
             }
             _ => Err(ConfigErrors::new(reading.errors)),
         }
@@ -126,9 +111,8 @@ impl Config {
 
     /// What decisions need of all clusters, by name.
     pub fn clusters(&self) -> Clusters {
-        let pair = |cluster: &ClusterConfig| {
-            (cluster.spec.name.clone(), Arc::new(cluster.spec.clone()))
-        };
+        let pair =
+            |cluster: &ClusterConfig| (cluster.spec.name.clone(), Arc::new(cluster.spec.clone()));
         self.clusters.iter().map(pair).collect()
     }
 
@@ -145,22 +129,13 @@ fn read_file(reading: &mut Reading<'_>, root: &tree::Node) -> Option<Config> {
         reading.error(at, "", what.to_owned());
         return None;
     }
-    let field = Field {
-        node: root,
-        path: String::new(),
-        secret: false,
-    };
+    let field = Field { node: root, path: String::new(), secret: false };
     let file = reading.section(&field, fields::FILE)?;
     let security = watchers::security(reading, &file);
     let (watchers, watched) = watchers::watchers(reading, &file);
     let clusters = clusters::clusters(reading, &file, &watched);
     let timing = timing::timing(reading, &file);
-    Some(Config {
-        watchers,
-        clusters,
-        timing,
-        security,
-    })
+    Some(Config { watchers, clusters, timing, security })
 }
 
 /// Where certificates and tokens lie.

@@ -54,25 +54,13 @@ impl<'a> Reading<'a> {
         base: &'a Path,
     ) -> Reading<'a> {
         let (errors, warnings, taken) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Reading {
-            file,
-            env,
-            base,
-            errors,
-            warnings,
-            taken,
-        }
+        Reading { file, env, base, errors, warnings, taken }
     }
 
     /// Records a mistake.
     pub fn error(&mut self, at: Position, path: &str, what: String) {
         let file = self.file.to_owned();
-        self.errors.push(Problem {
-            at,
-            path: path.to_owned(),
-            what,
-            file,
-        });
+        self.errors.push(Problem { at, path: path.to_owned(), what, file });
     }
 
     /// Records a mistake in a field's value.
@@ -83,12 +71,7 @@ impl<'a> Reading<'a> {
     /// Records a doubtful choice.
     pub fn warn(&mut self, at: Position, path: &str, what: String) {
         let file = self.file.to_owned();
-        self.warnings.push(Problem {
-            at,
-            path: path.to_owned(),
-            what,
-            file,
-        });
+        self.warnings.push(Problem { at, path: path.to_owned(), what, file });
     }
 
     /// Opens a mapping: names keys that it may not have and keys it has twice.
@@ -97,20 +80,12 @@ impl<'a> Reading<'a> {
             let fields = shape.fields.join(", ");
             self.wrong(
                 field,
-                format!(
-                    "{} is no mapping; write one with the fields {fields}",
-                    field.shown()
-                ),
+                format!("{} is no mapping; write one with the fields {fields}", field.shown()),
             );
             return None;
         };
         let path = field.path.clone();
-        let mut section = Section {
-            at: field.node.at,
-            path,
-            shape,
-            fields: BTreeMap::new(),
-        };
+        let mut section = Section { at: field.node.at, path, shape, fields: BTreeMap::new() };
         let mut first_at: BTreeMap<&str, usize> = BTreeMap::new();
         for (key, value) in entries {
             let Kind::Text(name) = &key.kind else {
@@ -136,16 +111,12 @@ impl<'a> Reading<'a> {
         let known = shape.fields.join(", ");
         let what = match closest(name, shape.fields) {
             Some(near) => format!("unknown field {name:?}; did you mean {near:?}?"),
-            None if shape.secret => format!(
-                "unknown field (***); the fields of {} are {known}",
-                shape.name
-            ),
+            None if shape.secret => {
+                format!("unknown field (***); the fields of {} are {known}", shape.name)
+            }
             None => {
                 let name: String = name.chars().take(64).collect();
-                format!(
-                    "unknown field {name:?}; the fields of {} are {known}",
-                    shape.name
-                )
+                format!("unknown field {name:?}; the fields of {} are {known}", shape.name)
             }
         };
         self.error(at, &section.path, what);
@@ -159,16 +130,9 @@ impl<'a> Reading<'a> {
         example: &str,
     ) -> Option<Field<'n>> {
         if !section.fields.contains_key(name) {
-            let at = if section.at.line == 0 {
-                Position { line: 1, column: 1 }
-            } else {
-                section.at
-            };
-            self.error(
-                at,
-                &section.path,
-                format!("{name} is missing; write {name}: {example}"),
-            );
+            let at =
+                if section.at.line == 0 { Position { line: 1, column: 1 } } else { section.at };
+            self.error(at, &section.path, format!("{name} is missing; write {name}: {example}"));
         }
         self.optional(section, name)
     }
@@ -176,16 +140,9 @@ impl<'a> Reading<'a> {
     /// A field that may be left out, but not empty.
     pub fn optional<'n>(&mut self, section: &Section<'n>, name: &str) -> Option<Field<'n>> {
         let node = *section.fields.get(name)?;
-        let field = Field {
-            node,
-            path: section.path_of(name),
-            secret: section.shape.secret,
-        };
+        let field = Field { node, path: section.path_of(name), secret: section.shape.secret };
         if matches!(node.kind, Kind::Null) {
-            self.wrong(
-                &field,
-                "has no value; give it one or remove the line".to_owned(),
-            );
+            self.wrong(&field, "has no value; give it one or remove the line".to_owned());
             return None;
         }
         Some(field)
@@ -194,10 +151,7 @@ impl<'a> Reading<'a> {
     /// The items of a list.
     pub fn list<'n>(&mut self, field: &Field<'n>) -> Vec<Field<'n>> {
         let Kind::List(items) = &field.node.kind else {
-            self.wrong(
-                field,
-                format!("{} is no list; begin each item with \"- \"", field.shown()),
-            );
+            self.wrong(field, format!("{} is no list; begin each item with \"- \"", field.shown()));
             return Vec::new();
         };
         let item = |(index, node)| Field {
@@ -253,11 +207,7 @@ impl<'a> Reading<'a> {
         range: RangeInclusive<Duration>,
     ) -> Option<Duration> {
         let number_only = matches!(field.node.kind, Kind::Integer(_) | Kind::Float(_));
-        let found = if number_only {
-            None
-        } else {
-            duration(&self.text(field)?)
-        };
+        let found = if number_only { None } else { duration(&self.text(field)?) };
         let Some(found) = found else {
             let right = "write a whole number with a unit, for example 200ms, 5s or 1m 30s";
             self.wrong(field, format!("{} is no duration; {right}", field.shown()));
@@ -283,10 +233,8 @@ impl<'a> Reading<'a> {
         let fits = found.filter(|number| range.contains(number));
         if fits.is_none() {
             let (least, most) = (range.start(), range.end());
-            let what = format!(
-                "{} will not do; write a whole number, {least} to {most}",
-                field.shown()
-            );
+            let what =
+                format!("{} will not do; write a whole number, {least} to {most}", field.shown());
             self.wrong(field, what);
         }
         fits
@@ -302,10 +250,7 @@ impl<'a> Reading<'a> {
         let near = closest(&word, &names)
             .map_or_else(String::new, |near| format!("did you mean {near:?}? "));
         let names = names.join(", ");
-        self.wrong(
-            field,
-            format!("{} is not known; {near}write one of {names}", field.shown()),
-        );
+        self.wrong(field, format!("{} is not known; {near}write one of {names}", field.shown()));
         None
     }
 
@@ -328,10 +273,7 @@ impl<'a> Reading<'a> {
 impl<'n> Field<'n> {
     /// The same field, kept out of messages.
     pub fn hidden(&self) -> Field<'n> {
-        Field {
-            secret: true,
-            ..self.clone()
-        }
+        Field { secret: true, ..self.clone() }
     }
     /// The value for a message: as written, never with variables filled in, never when secret.
     pub fn shown(&self) -> String {
@@ -365,10 +307,6 @@ impl Section<'_> {
 
     /// The path of a field.
     pub fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        }
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 }

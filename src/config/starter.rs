@@ -43,10 +43,7 @@ pub fn write(directory: &Path) -> Result<Vec<PathBuf>, StarterError> {
     };
     fs::create_dir_all(directory).map_err(failed(directory))?;
     if !secrets.is_dir() {
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&secrets)
-            .map_err(failed(&secrets))?;
+        fs::DirBuilder::new().mode(0o700).create(&secrets).map_err(failed(&secrets))?;
     }
     let mut written = Vec::new();
     for name in SECRETS {
@@ -63,11 +60,7 @@ pub fn write(directory: &Path) -> Result<Vec<PathBuf>, StarterError> {
 }
 
 fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

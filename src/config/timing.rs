@@ -19,12 +19,7 @@ pub fn timing(reading: &mut Reading<'_>, file: &Section<'_>) -> Timing {
     let durations: [(&str, &mut Duration, u64, u64); 6] = [
         ("probe_interval", &mut timing.probe_interval, 10, 60_000),
         ("probe_timeout", &mut timing.probe_timeout, 10, 60_000),
-        (
-            "replication_heartbeat",
-            &mut timing.replication_heartbeat,
-            10,
-            60_000,
-        ),
+        ("replication_heartbeat", &mut timing.replication_heartbeat, 10, 60_000),
         ("lease", &mut timing.lease, 200, 300_000),
         ("lease_renewal", &mut timing.lease_renewal, 20, 60_000),
         ("raft_tick", &mut timing.raft_tick, 5, 10_000),
@@ -37,18 +32,8 @@ pub fn timing(reading: &mut Reading<'_>, file: &Section<'_>) -> Timing {
         *place = reading.duration(&field, range).unwrap_or(*place);
     }
     let counts: [(&str, &mut u32, u32, u32); 2] = [
-        (
-            "raft_heartbeat_ticks",
-            &mut timing.raft_heartbeat_ticks,
-            1,
-            100,
-        ),
-        (
-            "raft_election_ticks",
-            &mut timing.raft_election_ticks,
-            3,
-            1_000,
-        ),
+        ("raft_heartbeat_ticks", &mut timing.raft_heartbeat_ticks, 1, 100),
+        ("raft_election_ticks", &mut timing.raft_election_ticks, 3, 1_000),
     ];
     for (name, place, least, most) in counts {
         let Some(field) = reading.optional(&section, name) else {
@@ -65,10 +50,7 @@ pub fn timing(reading: &mut Reading<'_>, file: &Section<'_>) -> Timing {
 fn combinations(reading: &mut Reading<'_>, section: &Section<'_>, timing: &Timing) {
     let mut refuse = |names: [&str; 2], what: String| {
         // The mistake stands where somebody wrote something, not at a default.
-        let name = names
-            .into_iter()
-            .find(|name| section.has(name))
-            .unwrap_or(names[0]);
+        let name = names.into_iter().find(|name| section.has(name)).unwrap_or(names[0]);
         reading.error(section.at(name), &section.path_of(name), what);
     };
     if timing.probe_timeout > timing.probe_interval * 20 {
@@ -120,11 +102,7 @@ fn combinations(reading: &mut Reading<'_>, section: &Section<'_>, timing: &Timin
             Shown(timing.lease),
             Shown(election)
         );
-        let raft = if section.has("raft_tick") {
-            "raft_tick"
-        } else {
-            "raft_election_ticks"
-        };
+        let raft = if section.has("raft_tick") { "raft_tick" } else { "raft_election_ticks" };
         refuse(["lease", raft], what);
     }
 }

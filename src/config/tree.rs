@@ -71,22 +71,18 @@ pub fn read(text: &str) -> Result<Node, SyntaxError> {
     let veiled = veil_variables(text);
     let mut left = MOST_NODES;
     let document = serde_yaml::Deserializer::from_str(&veiled);
-    Builder { left: &mut left }
-        .deserialize(document)
-        .map_err(|error| {
-            let at = error
-                .location()
-                .map_or(Position { line: 1, column: 1 }, |place| Position {
-                    line: place.line(),
-                    column: place.column(),
-                });
-            let what = if left == 0 {
-                format!("more than {MOST_NODES} values; a configuration never needs so many")
-            } else {
-                reason(&error.to_string(), text, at)
-            };
-            SyntaxError { at, what }
-        })
+    Builder { left: &mut left }.deserialize(document).map_err(|error| {
+        let at = error.location().map_or(Position { line: 1, column: 1 }, |place| Position {
+            line: place.line(),
+            column: place.column(),
+        });
+        let what = if left == 0 {
+            format!("more than {MOST_NODES} values; a configuration never needs so many")
+        } else {
+            reason(&error.to_string(), text, at)
+        };
+        SyntaxError { at, what }
+    })
 }
 
 impl Kind {
@@ -108,10 +104,7 @@ fn reserved_character(text: &str) -> Option<SyntaxError> {
     for (number, line) in text.lines().enumerate() {
         if let Some(index) = line.chars().position(|c| c == OPEN || c == CLOSE) {
             return Some(SyntaxError {
-                at: Position {
-                    line: number + 1,
-                    column: index + 1,
-                },
+                at: Position { line: number + 1, column: index + 1 },
                 what: "a character from Unicode's private area, which no name or address holds; \
                        remove it, or keep it in a password_file"
                     .to_owned(),
@@ -146,10 +139,7 @@ fn veil_variables(text: &str) -> String {
     let mut rest = text;
     while let Some(start) = rest.find("${") {
         let name = &rest[start + 2..];
-        let length = name
-            .bytes()
-            .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_')
-            .count();
+        let length = name.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
         veiled.push_str(&rest[..start + 1]);
         if length > 0 && name[length..].starts_with('}') {
             veiled.push(OPEN);
@@ -197,23 +187,14 @@ impl<'de> DeserializeSeed<'de> for Builder<'_> {
         }
         *self.left -= 1;
         let mut kept = None;
-        let result = source.deserialize_any(Keeper {
-            kept: &mut kept,
-            left: self.left,
-        });
+        let result = source.deserialize_any(Keeper { kept: &mut kept, left: self.left });
         match (kept, result) {
             // Lists and mappings do not fail by themselves: the parser found something behind them.
             (Some(Kind::List(_) | Kind::Map(_) | Kind::Tagged), Err(error)) => Err(error),
-            (Some(kind), Err(stamped)) => Ok(Node {
-                at: place_in(&stamped.to_string()),
-                kind,
-            }),
+            (Some(kind), Err(stamped)) => Ok(Node { at: place_in(&stamped.to_string()), kind }),
             (Some(kind), Ok(at)) => Ok(Node { at, kind }),
             (None, Err(error)) => Err(error),
-            (None, Ok(at)) => Ok(Node {
-                at,
-                kind: Kind::Null,
-            }),
+            (None, Ok(at)) => Ok(Node { at, kind: Kind::Null }),
         }
     }
 }
@@ -276,9 +257,7 @@ impl<'de> Visitor<'de> for Keeper<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut source: A) -> Result<Position, A::Error> {
         let mut items: Vec<Node> = Vec::new();
-        while let Some(item) = source.next_element_seed(Builder {
-            left: &mut *self.left,
-        })? {
+        while let Some(item) = source.next_element_seed(Builder { left: &mut *self.left })? {
             items.push(item);
         }
         let at = items.first().map_or_else(Position::default, |item| item.at);
@@ -288,30 +267,22 @@ impl<'de> Visitor<'de> for Keeper<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut source: A) -> Result<Position, A::Error> {
         let mut entries: Vec<(Node, Node)> = Vec::new();
-        while let Some(key) = source.next_key_seed(Builder {
-            left: &mut *self.left,
-        })? {
-            let mut value = source.next_value_seed(Builder {
-                left: &mut *self.left,
-            })?;
+        while let Some(key) = source.next_key_seed(Builder { left: &mut *self.left })? {
+            let mut value = source.next_value_seed(Builder { left: &mut *self.left })?;
             // Empty collections have no child to take a place from.
             if value.at == Position::default() {
                 value.at = key.at;
             }
             entries.push((key, value));
         }
-        let at = entries
-            .first()
-            .map_or_else(Position::default, |(key, _)| key.at);
+        let at = entries.first().map_or_else(Position::default, |(key, _)| key.at);
         *self.kept = Some(Kind::Map(entries));
         Ok(at)
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, source: A) -> Result<Position, A::Error> {
         let (_, content) = source.variant::<String>()?;
-        let node = content.newtype_variant_seed(Builder {
-            left: &mut *self.left,
-        })?;
+        let node = content.newtype_variant_seed(Builder { left: &mut *self.left })?;
         *self.kept = Some(Kind::Tagged);
         Ok(node.at)
     }
@@ -330,20 +301,12 @@ mod tests {
 
     #[test]
     fn every_scalar_knows_its_place() {
-        let tree = read("# x\na: one\nb:\n  - { c: two, d: \"é${V}\", e: ${V} }\n")
-            .ok()
-            .unwrap();
-        let Kind::Map(top) = tree.kind else {
-            panic!("no mapping")
-        };
+        let tree = read("# x\na: one\nb:\n  - { c: two, d: \"é${V}\", e: ${V} }\n").ok().unwrap();
+        let Kind::Map(top) = tree.kind else { panic!("no mapping") };
         assert_eq!(tree.at, Position { line: 2, column: 1 });
         assert_eq!(text_at(&top[0].1), ("one", 2, 4));
-        let Kind::List(items) = &top[1].1.kind else {
-            panic!("no list")
-        };
-        let Kind::Map(inner) = &items[0].kind else {
-            panic!("no mapping")
-        };
+        let Kind::List(items) = &top[1].1.kind else { panic!("no list") };
+        let Kind::Map(inner) = &items[0].kind else { panic!("no mapping") };
         assert_eq!(text_at(&inner[0].1), ("two", 4, 10));
         assert_eq!(text_at(&inner[1].1), ("é${V}", 4, 18));
         assert_eq!(text_at(&inner[2].0), ("e", 4, 27));
@@ -355,9 +318,7 @@ mod tests {
         let tree = read("a: !x {b: 1}\na: []\nc: !y z\nd: *q\n");
         assert_eq!(tree.err().unwrap().at, Position { line: 4, column: 4 });
         let tree = read("a: !x {b: 1}\na: []\nc: !y z\nd: 1\n").ok().unwrap();
-        let Kind::Map(top) = tree.kind else {
-            panic!("no mapping")
-        };
+        let Kind::Map(top) = tree.kind else { panic!("no mapping") };
         assert_eq!(top.len(), 4);
         assert!(matches!(top[0].1.kind, Kind::Tagged));
         assert_eq!(top[1].1.at, Position { line: 2, column: 1 });

@@ -59,13 +59,8 @@ pub fn uses_environment(text: &str) -> bool {
 
 /// Reads `200ms`, `1s`, `1m 30s`, `2h` or `1d`: whole numbers with units, largest first.
 pub fn duration(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, u64); 5] = [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ];
+    const UNITS: [(&str, u64); 5] =
+        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
     let mut total: u64 = 0;
     let mut next_unit = 0;
     let mut rest = text.trim();
@@ -77,9 +72,7 @@ pub fn duration(text: &str) -> Option<Duration> {
         let number: u64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
         let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let unit = UNITS
-            .iter()
-            .position(|(name, _)| *name == &rest[..letters])?;
+        let unit = UNITS.iter().position(|(name, _)| *name == &rest[..letters])?;
         if unit < next_unit {
             return None;
         }
@@ -104,11 +97,7 @@ impl fmt::Display for Shown {
                 parts.push(format!("{number}{unit}"));
             }
         }
-        if parts.is_empty() {
-            f.write_str("0s")
-        } else {
-            f.write_str(&parts.join(" "))
-        }
+        if parts.is_empty() { f.write_str("0s") } else { f.write_str(&parts.join(" ")) }
     }
 }
 
@@ -120,10 +109,7 @@ pub fn name_fault(name: &str) -> Option<&'static str> {
     if name.len() > 64 {
         return Some("is longer than 64 characters");
     }
-    if !name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-    {
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         return Some("holds other characters than letters, digits, - _ .");
     }
     let first = name.as_bytes()[0];
@@ -153,9 +139,8 @@ fn distance(left: &str, right: &str) -> usize {
         let mut row = vec![i];
         for j in 1..=right.len() {
             let change = usize::from(left[i - 1] != right[j - 1]);
-            let mut best = (rows[i - 1][j] + 1)
-                .min(row[j - 1] + 1)
-                .min(rows[i - 1][j - 1] + change);
+            let mut best =
+                (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + change);
             if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }
@@ -173,37 +158,17 @@ mod tests {
 
     #[test]
     fn durations_need_units_in_order() {
-        for (text, millis) in [
-            ("200ms", 200),
-            ("1s", 1_000),
-            ("1m 30s", 90_000),
-            ("1h1ms", 3_600_001),
-        ] {
-            assert_eq!(
-                duration(text),
-                Some(Duration::from_millis(millis)),
-                "{text}"
-            );
+        for (text, millis) in
+            [("200ms", 200), ("1s", 1_000), ("1m 30s", 90_000), ("1h1ms", 3_600_001)]
+        {
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for text in [
-            "",
-            "5",
-            "s",
-            "1.5s",
-            "-1s",
-            "1s 1m",
-            "1s 1s",
-            "1 s",
-            "1x",
-            "99999999999999d",
-            "é",
-        ] {
+        for text in
+            ["", "5", "s", "1.5s", "-1s", "1s 1m", "1s 1s", "1 s", "1x", "99999999999999d", "é"]
+        {
             assert_eq!(duration(text), None, "{text}");
         }
-        assert_eq!(
-            Shown(Duration::from_millis(90_200)).to_string(),
-            "1m 30s 200ms"
-        );
+        assert_eq!(Shown(Duration::from_millis(90_200)).to_string(), "1m 30s 200ms");
     }
 
     #[test]
@@ -219,10 +184,7 @@ mod tests {
     #[test]
     fn a_slip_of_the_finger_is_understood() {
         assert_eq!(closest("adress", &["name", "address"]), Some("address"));
-        assert_eq!(
-            closest("data-center", &["data_center"]),
-            Some("data_center")
-        );
+        assert_eq!(closest("data-center", &["data_center"]), Some("data_center"));
         assert_eq!(closest("colour", &["name", "address"]), None);
     }
 }

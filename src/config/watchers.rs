@@ -79,12 +79,7 @@ fn watcher(
     let api = reading
         .need(&section, "api", "10.1.0.5:7400")
         .and_then(|field| listener(reading, &field, secured));
-    Some(WatcherSpec {
-        id: WatcherName(id?),
-        data_center: data_center?,
-        peer: peer?,
-        api: api?,
-    })
+    Some(WatcherSpec { id: WatcherName(id?), data_center: data_center?, peer: peer?, api: api? })
 }
 
 fn listener(reading: &mut Reading<'_>, field: &Field<'_>, secured: bool) -> Option<Endpoint> {
@@ -105,10 +100,7 @@ fn listener(reading: &mut Reading<'_>, field: &Field<'_>, secured: bool) -> Opti
 /// Whether only this machine can connect to it.
 pub fn is_loopback(endpoint: &Endpoint) -> bool {
     endpoint.host.eq_ignore_ascii_case("localhost")
-        || endpoint
-            .host
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+        || endpoint.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Reads the paths of certificates and tokens.
@@ -121,10 +113,7 @@ pub fn security(reading: &mut Reading<'_>, file: &Section<'_>) -> Option<Securit
         let path = reading.base.join(text);
         if let Err(error) = std::fs::File::open(&path) {
             let shown = field.shown();
-            reading.wrong(
-                &field,
-                format!("cannot read {shown}: {error}; name a readable file"),
-            );
+            reading.wrong(&field, format!("cannot read {shown}: {error}; name a readable file"));
         }
         Some(path)
     };
@@ -137,10 +126,5 @@ pub fn security(reading: &mut Reading<'_>, file: &Section<'_>) -> Option<Securit
          authenticated; keep them in a network you trust"
             .to_owned(),
     );
-    Some(Security {
-        ca: ca?,
-        certificate: certificate?,
-        key: key?,
-        tokens: tokens?,
-    })
+    Some(Security { ca: ca?, certificate: certificate?, key: key?, tokens: tokens? })
 }

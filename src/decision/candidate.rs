@@ -34,11 +34,7 @@ impl Candidate {
     /// As it is shown.
     pub fn view(&self) -> CandidateView {
         let reasons = self.excluded.iter().chain(&self.reasons).cloned().collect();
-        CandidateView {
-            server: self.server.clone(),
-            eligible: self.excluded.is_none(),
-            reasons,
-        }
+        CandidateView { server: self.server.clone(), eligible: self.excluded.is_none(), reasons }
     }
 }
 
@@ -75,12 +71,8 @@ impl Survey {
         let mut survey = Survey::default();
         for server in situation.replicas() {
             if let Some(status) = situation.status(&server.name) {
-                survey
-                    .received
-                    .insert(server.name.clone(), status.received());
-                survey
-                    .executed
-                    .insert(server.name.clone(), status.executed.clone());
+                survey.received.insert(server.name.clone(), status.received());
+                survey.executed.insert(server.name.clone(), status.executed.clone());
             }
         }
         survey
@@ -88,10 +80,7 @@ impl Survey {
 
     /// Everything that any surveyed server holds.
     pub fn everything(&self) -> Option<Gtids> {
-        self.received
-            .values()
-            .cloned()
-            .reduce(|all, more| all.union(&more))
+        self.received.values().cloned().reduce(|all, more| all.union(&more))
     }
 }
 
@@ -137,20 +126,10 @@ fn judge(
     }
     reasons.extend(place);
     if unapplied > 0 {
-        reasons.push(format!(
-            "has {unapplied} received transaction(s) still to apply"
-        ));
+        reasons.push(format!("has {unapplied} received transaction(s) still to apply"));
     }
     let complete = missing == 0 && received.is_some();
-    (
-        score,
-        Candidate {
-            server: server.name.clone(),
-            excluded,
-            reasons,
-            complete,
-        },
-    )
+    (score, Candidate { server: server.name.clone(), excluded, reasons, complete })
 }
 
 fn exclusion(
@@ -175,10 +154,7 @@ fn exclusion(
             return Some(format!("its replication stopped with error {}", error.code));
         }
         if !channel.delay.is_zero() {
-            return Some(format!(
-                "delayed by {} s on purpose",
-                channel.delay.as_secs()
-            ));
+            return Some(format!("delayed by {} s on purpose", channel.delay.as_secs()));
         }
     }
     errant(situation, survey, server)
@@ -191,12 +167,8 @@ fn errant(situation: &Situation, survey: &Survey, server: &ServerSpec) -> Option
     let views = situation.views.get(&primary.name)?;
     let former = views.values().find_map(|view| view.sight.status());
     let executed = survey.executed.get(&server.name)?;
-    let others = situation
-        .replicas()
-        .filter(|other| other.name != server.name);
-    let mut known = others
-        .filter_map(|other| survey.received.get(&other.name))
-        .cloned();
+    let others = situation.replicas().filter(|other| other.name != server.name);
+    let mut known = others.filter_map(|other| survey.received.get(&other.name)).cloned();
     let known = known.try_fold(None::<Gtids>, |all, more| {
         Some(Some(all.map_or(more.clone(), |all| all.union(&more))))
     })??;

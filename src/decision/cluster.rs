@@ -223,10 +223,7 @@ impl State {
     pub fn apply(&mut self, proposal: &Proposal) -> Vec<EventView> {
         let mut caused = Vec::new();
         for command in &proposal.commands {
-            let mut notes = Notes {
-                at: proposal.at,
-                list: Vec::new(),
-            };
+            let mut notes = Notes { at: proposal.at, list: Vec::new() };
             let cluster = command.cluster().clone();
             let entry = self.clusters.entry(cluster.clone()).or_default();
             if entry.apply(command, &mut notes).is_err() {
@@ -295,27 +292,15 @@ impl ClusterState {
 
     /// The open procedure or an ended one.
     pub fn find_procedure(&self, id: u64) -> Option<&Procedure> {
-        self.procedure
-            .iter()
-            .chain(&self.ended)
-            .find(|procedure| procedure.id == id)
+        self.procedure.iter().chain(&self.ended).find(|procedure| procedure.id == id)
     }
 
     /// Applies one command, or rejects it without a trace.
     fn apply(&mut self, command: &Command, notes: &mut Notes) -> Result<(), Rejected> {
         match command {
             Command::Adopt { primary, why, .. } => self.adopt(primary, why, notes),
-            Command::Open {
-                seen, procedure, ..
-            } => self.open(*seen, procedure, notes),
-            Command::Extend {
-                procedure,
-                after,
-                stages,
-                to,
-                why,
-                ..
-            } => {
+            Command::Open { seen, procedure, .. } => self.open(*seen, procedure, notes),
+            Command::Extend { procedure, after, stages, to, why, .. } => {
                 let open = self.open_procedure(*procedure)?;
                 if open.plan.len() != *after {
                     return Err(Rejected::MovedOn);
@@ -330,14 +315,7 @@ impl ClusterState {
                 self.expect_acknowledgers(stages);
                 Ok(())
             }
-            Command::Begin {
-                procedure,
-                stage,
-                step,
-                attempt,
-                term,
-                ..
-            } => {
+            Command::Begin { procedure, stage, step, attempt, term, .. } => {
                 let at = notes.at;
                 let open = self.open_procedure(*procedure)?;
                 open.begin(Entry {
@@ -348,14 +326,7 @@ impl ClusterState {
                     what: What::Began { term: *term },
                 })
             }
-            Command::Finish {
-                procedure,
-                stage,
-                step,
-                attempt,
-                outcome,
-                ..
-            } => {
+            Command::Finish { procedure, stage, step, attempt, outcome, .. } => {
                 let entry = Entry {
                     stage: *stage,
                     step: *step,
@@ -365,9 +336,7 @@ impl ClusterState {
                 };
                 self.finish(*procedure, entry, notes)
             }
-            Command::Close {
-                procedure, ending, ..
-            } => self.close(*procedure, ending, notes),
+            Command::Close { procedure, ending, .. } => self.close(*procedure, ending, notes),
             Command::Note { kind, text, .. } => {
                 notes.add(kind, text.clone());
                 Ok(())
@@ -385,16 +354,9 @@ impl ClusterState {
             return Err(Rejected::AlreadyAdopted);
         }
         self.epoch = self.epoch.next();
-        self.writer = Writer::Open {
-            primary: primary.clone(),
-        };
-        notes.add(
-            "adopted",
-            format!(
-                "adopted with primary {primary}, epoch {}: {why}",
-                self.epoch
-            ),
-        );
+        self.writer = Writer::Open { primary: primary.clone() };
+        notes
+            .add("adopted", format!("adopted with primary {primary}, epoch {}: {why}", self.epoch));
         Ok(())
     }
 
@@ -427,24 +389,14 @@ impl ClusterState {
         procedure.id = self.last_procedure;
         procedure.epoch = self.epoch;
         procedure.opened = notes.at;
-        let text = format!(
-            "{} {} opened: {}",
-            procedure.kind, procedure.id, procedure.cause
-        );
+        let text = format!("{} {} opened: {}", procedure.kind, procedure.id, procedure.cause);
         notes.add("procedure_opened", text);
         if template.kind.closes_route() {
-            notes.add(
-                "route_closed",
-                format!("route closed under epoch {}", self.epoch),
-            );
+            notes.add("route_closed", format!("route closed under epoch {}", self.epoch));
         }
         if matches!(self.writer, Writer::Closed { .. }) {
             let may_acknowledge = self.protection.may_acknowledge.clone();
-            self.preparing = Some(Protection {
-                may_acknowledge,
-                acks: 0,
-                in_force: false,
-            });
+            self.preparing = Some(Protection { may_acknowledge, acks: 0, in_force: false });
         }
         self.expect_acknowledgers(&procedure.plan);
         self.procedure = Some(procedure);
@@ -492,10 +444,7 @@ impl ClusterState {
                 self.take_effect(&done, kind, notes);
             }
             Outcome::Failed(text) => {
-                notes.add(
-                    "step_failed",
-                    format!("{kind} {number}: {done} failed: {text}"),
-                );
+                notes.add("step_failed", format!("{kind} {number}: {done} failed: {text}"));
             }
             Outcome::Retry(_) => {}
         }
@@ -519,9 +468,7 @@ impl ClusterState {
             Step::Writable { server } => {
                 let closed = matches!(self.writer, Writer::Closed { .. });
                 if kind.closes_route() || closed {
-                    self.writer = Writer::Open {
-                        primary: server.clone(),
-                    };
+                    self.writer = Writer::Open { primary: server.clone() };
                     self.protection = self.preparing.take().unwrap_or_default();
                     self.protection.may_acknowledge.remove(server);
                     let text = format!("route opened to {server} under epoch {}", self.epoch);
@@ -546,15 +493,10 @@ impl ClusterState {
             Ending::Abandoned { text } => ("abandoned", text),
             Ending::Stuck { text } => ("stuck", text),
         };
-        notes.add(
-            "procedure_closed",
-            format!("{} {id} {word}: {text}", procedure.kind),
-        );
+        notes.add("procedure_closed", format!("{} {id} {word}: {text}", procedure.kind));
         if let Some(given_up) = self.preparing.take() {
             // The former primary's regime goes on, and who was told to acknowledge may do so.
-            self.protection
-                .may_acknowledge
-                .extend(given_up.may_acknowledge);
+            self.protection.may_acknowledge.extend(given_up.may_acknowledge);
         }
         procedure.ending = Some(ending.clone());
         procedure.closed = Some(notes.at);
@@ -565,21 +507,14 @@ impl ClusterState {
     }
 
     fn open_procedure(&mut self, id: u64) -> Result<&mut Procedure, Rejected> {
-        self.procedure
-            .as_mut()
-            .filter(|open| open.id == id)
-            .ok_or(Rejected::NoSuchProcedure)
+        self.procedure.as_mut().filter(|open| open.id == id).ok_or(Rejected::NoSuchProcedure)
     }
 }
 
 impl Procedure {
     /// Journals the beginning of an attempt; attempts of one step only grow.
     fn begin(&mut self, entry: Entry) -> Result<(), Rejected> {
-        if self
-            .plan
-            .get(entry.stage)
-            .is_none_or(|stage| entry.step >= stage.steps.len())
-        {
+        if self.plan.get(entry.stage).is_none_or(|stage| entry.step >= stage.steps.len()) {
             return Err(Rejected::OutOfOrder);
         }
         let allowed = match self.step_state(entry.stage, entry.step) {
@@ -607,12 +542,7 @@ impl Procedure {
             | StepState::Failed => return Err(Rejected::OutOfOrder),
         }
         let same = |old: &&Entry| (old.stage, old.step) == (entry.stage, entry.step);
-        let began = self
-            .journal
-            .iter()
-            .rev()
-            .find(same)
-            .map_or(entry.at, |old| old.at);
+        let began = self.journal.iter().rev().find(same).map_or(entry.at, |old| old.at);
         self.journal.push(entry);
         Ok(began)
     }

@@ -167,35 +167,20 @@ fn primary_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Finding>
             primary.name,
             situation.majority()
         );
-        return vec![about(
-            FindingKind::WatchersMissing,
-            None,
-            text,
-            evidence(&fresh),
-        )];
+        return vec![about(FindingKind::WatchersMissing, None, text, evidence(&fresh))];
     }
     let failing = |view: &View| !view.sight.shows_life() && view.times >= CONFIRMING_PROBES;
     let blind = fresh.iter().filter(|(_, view)| failing(view)).count();
     let finding = if blind >= situation.majority() {
         Some(lost_primary(situation, primary, &fresh))
     } else if blind > 0 {
-        let text = format!(
-            "{blind} watcher(s) cannot reach {}, others can",
-            primary.name
-        );
-        Some(of(
-            FindingKind::PrimaryUnreachableInPart,
-            primary,
-            text,
-            evidence(&fresh),
-        ))
+        let text = format!("{blind} watcher(s) cannot reach {}, others can", primary.name);
+        Some(of(FindingKind::PrimaryUnreachableInPart, primary, text, evidence(&fresh)))
     } else {
         None
     };
     let Some(status) = situation.status(&primary.name) else {
-        let useless = fresh
-            .iter()
-            .find(|(_, view)| matches!(view.sight, Sight::Useless(_)));
+        let useless = fresh.iter().find(|(_, view)| matches!(view.sight, Sight::Useless(_)));
         return finding
             .into_iter()
             .chain(useless.map(|(_, view)| {
@@ -221,38 +206,23 @@ fn lost_primary(
     let witnesses = situation.witnesses();
     if !witnesses.is_empty() {
         for (replica, heard) in &witnesses {
-            evidence.push(format!(
-                "{replica} heard from it {} ms ago",
-                heard.as_millis()
-            ));
+            evidence.push(format!("{replica} heard from it {} ms ago", heard.as_millis()));
         }
         let text = format!(
             "a majority of watchers cannot reach {}, but {} replica(s) still hear it",
             primary.name,
             witnesses.len()
         );
-        return of(
-            FindingKind::PrimaryUnreachableInPart,
-            primary,
-            text,
-            evidence,
-        );
+        return of(FindingKind::PrimaryUnreachableInPart, primary, text, evidence);
     }
-    let has = |wanted: &Sight| {
-        fresh
-            .iter()
-            .filter(|(_, view)| view.sight.same_kind(wanted))
-            .count()
-    };
+    let has =
+        |wanted: &Sight| fresh.iter().filter(|(_, view)| view.sight.same_kind(wanted)).count();
     let (refused, hung) = (has(&Sight::Refused), has(&Sight::Hung));
     evidence.push("no replica hears it".to_owned());
     let (kind, text) = if refused >= situation.majority() {
         (
             FindingKind::PrimaryDead,
-            format!(
-                "{} is dead: nobody listens at {}",
-                primary.name, primary.address
-            ),
+            format!("{} is dead: nobody listens at {}", primary.name, primary.address),
         )
     } else if hung > 0 && hung >= refused {
         (
@@ -260,10 +230,7 @@ fn lost_primary(
             format!("{} accepts connections but answers nothing", primary.name),
         )
     } else {
-        (
-            FindingKind::PrimaryUnreachable,
-            format!("{} cannot be reached", primary.name),
-        )
+        (FindingKind::PrimaryUnreachable, format!("{} cannot be reached", primary.name))
     };
     of(kind, primary, text, evidence)
 }
@@ -279,28 +246,16 @@ fn primary_role(situation: &Situation, primary: &ServerSpec, status: &Status) ->
         (!status.executed.contains(&held)).then_some((replica, held.minus(&status.executed)))
     });
     if let Some((replica, missing)) = ahead {
-        let text = format!(
-            "{} lacks transactions that {} holds: {missing}",
-            primary.name, replica.name
-        );
-        return Some(of(
-            FindingKind::PrimaryLostTransactions,
-            primary,
-            text,
-            Vec::new(),
-        ));
+        let text =
+            format!("{} lacks transactions that {} holds: {missing}", primary.name, replica.name);
+        return Some(of(FindingKind::PrimaryLostTransactions, primary, text, Vec::new()));
     }
     if !open {
-        let text = format!(
-            "{} is back and holds everything; it can go on as primary",
-            primary.name
-        );
+        let text =
+            format!("{} is back and holds everything; it can go on as primary", primary.name);
         return Some(of(FindingKind::RouteClosed, primary, text, Vec::new()));
     }
-    let text = format!(
-        "{} takes no writes although it is the primary",
-        primary.name
-    );
+    let text = format!("{} takes no writes although it is the primary", primary.name);
     Some(of(FindingKind::PrimaryReadOnly, primary, text, Vec::new()))
 }
 
@@ -327,20 +282,13 @@ fn protection_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
     }
     let waits = semi_sync.source && semi_sync.acks >= wanted.acks;
     if !waits || !situation.state.protection.in_force {
-        let text = format!(
-            "commits on {} do not wait for acknowledgements",
-            primary.name
-        );
+        let text = format!("commits on {} do not wait for acknowledgements", primary.name);
         found.push(of(FindingKind::Unprotected, primary, text, Vec::new()));
     } else {
         let differs = situation.replicas().filter(|replica| {
             let status = situation.status(&replica.name);
             let should = wanted.ackers.contains(&replica.name);
-            let recorded = situation
-                .state
-                .protection
-                .may_acknowledge
-                .contains(&replica.name);
+            let recorded = situation.state.protection.may_acknowledge.contains(&replica.name);
             status.is_some_and(|status| status.semi_sync.replica != should || (should && !recorded))
         });
         let names: Vec<_> = differs.map(|replica| replica.name.to_string()).collect();
@@ -351,30 +299,18 @@ fn protection_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
     }
     if wanted.degraded {
         let text = "no replica in another data center can acknowledge; those nearby do".to_owned();
-        found.push(of(
-            FindingKind::AcknowledgedNearby,
-            primary,
-            text,
-            Vec::new(),
-        ));
+        found.push(of(FindingKind::AcknowledgedNearby, primary, text, Vec::new()));
     }
     found
 }
 
 fn second_writers(situation: &Situation) -> Vec<Finding> {
     // While a procedure moves the role, the candidate becomes writable before it is primary.
-    if situation
-        .state
-        .procedure
-        .as_ref()
-        .is_some_and(|open| open.kind.closes_route())
-    {
+    if situation.state.procedure.as_ref().is_some_and(|open| open.kind.closes_route()) {
         return Vec::new();
     }
     let writers = situation.replicas().filter(|replica| {
-        situation
-            .status(&replica.name)
-            .is_some_and(|status| status.writable == Writable::Open)
+        situation.status(&replica.name).is_some_and(|status| status.writable == Writable::Open)
     });
     let tell = |server: &ServerSpec| {
         let text = format!("{} takes writes and is not the primary", server.name);
@@ -386,28 +322,18 @@ fn second_writers(situation: &Situation) -> Vec<Finding> {
 fn replica_findings(situation: &Situation, replica: &ServerSpec) -> Vec<Finding> {
     let fresh: Vec<_> = situation.fresh(&replica.name).collect();
     let Some(status) = situation.status(&replica.name) else {
-        let failing = fresh
-            .iter()
-            .filter(|(_, view)| view.times >= CONFIRMING_PROBES);
+        let failing = fresh.iter().filter(|(_, view)| view.times >= CONFIRMING_PROBES);
         if failing.count() < situation.majority() {
             return Vec::new();
         }
         let text = format!("{} cannot be reached", replica.name);
-        return vec![of(
-            FindingKind::ReplicaUnreachable,
-            replica,
-            text,
-            evidence(&fresh),
-        )];
+        return vec![of(FindingKind::ReplicaUnreachable, replica, text, evidence(&fresh))];
     };
     let mut found = Vec::new();
     if let Some(text) = divergence(situation, replica, status) {
         found.push(of(FindingKind::ReplicaDiverged, replica, text, Vec::new()));
     } else if let Some(error) = status.channel().and_then(|channel| channel.error.as_ref()) {
-        let text = format!(
-            "{} stopped with error {}: {}",
-            replica.name, error.code, error.text
-        );
+        let text = format!("{} stopped with error {}: {}", replica.name, error.code, error.text);
         found.push(of(FindingKind::ReplicaBroken, replica, text, Vec::new()));
     } else if let Some(text) = astray(situation, replica, status.channel()) {
         found.push(of(FindingKind::ReplicaAstray, replica, text, Vec::new()));
@@ -416,16 +342,10 @@ fn replica_findings(situation: &Situation, replica: &ServerSpec) -> Vec<Finding>
         return found;
     };
     if !channel.delay.is_zero() {
-        let text = format!(
-            "{} is delayed by {} s on purpose",
-            replica.name,
-            channel.delay.as_secs()
-        );
+        let text =
+            format!("{} is delayed by {} s on purpose", replica.name, channel.delay.as_secs());
         found.push(of(FindingKind::ReplicaDelayed, replica, text, Vec::new()));
-    } else if channel
-        .lag
-        .is_some_and(|lag| lag > situation.spec.max_replica_lag)
-    {
+    } else if channel.lag.is_some_and(|lag| lag > situation.spec.max_replica_lag) {
         let lag = channel.lag.unwrap_or_default().as_secs();
         let text = format!("{} is {lag} s behind", replica.name);
         found.push(of(FindingKind::ReplicaLagging, replica, text, Vec::new()));
@@ -446,10 +366,7 @@ fn divergence(situation: &Situation, replica: &ServerSpec, status: &Status) -> O
     let beyond = status.executed.minus(&theirs.executed);
     let beyond = beyond.without_origin(theirs.uuid.as_deref(), theirs.server_id);
     (!beyond.is_empty()).then(|| {
-        format!(
-            "{} holds transactions that {} does not have: {beyond}",
-            replica.name, primary.name
-        )
+        format!("{} holds transactions that {} does not have: {beyond}", replica.name, primary.name)
     })
 }
 
@@ -467,10 +384,7 @@ fn astray(
         return Some(format!("{name} follows nobody"));
     };
     if channel.source != source.address {
-        return Some(format!(
-            "{name} follows {} instead of {primary}",
-            channel.source
-        ));
+        return Some(format!("{name} follows {} instead of {primary}", channel.source));
     }
     match (channel.receiver, channel.applying) {
         (Receiver::Stopped, _) => Some(format!("{name} does not receive")),
@@ -488,18 +402,12 @@ fn setting_findings(situation: &Situation, server: &ServerSpec) -> Vec<Finding> 
     let settings = &status.settings;
     let lossless = matches!(situation.spec.durability, Durability::Lossless { .. });
     let checks = [
-        (
-            !settings.binlog,
-            "its binary log is off, so nobody can follow it",
-        ),
+        (!settings.binlog, "its binary log is off, so nobody can follow it"),
         (
             !settings.logs_replica_updates,
             "it does not log what it applies, so nobody can follow it after a promotion",
         ),
-        (
-            !settings.gtids,
-            "GTIDs are not enforced (gtid_mode, gtid_strict_mode)",
-        ),
+        (!settings.gtids, "GTIDs are not enforced (gtid_mode, gtid_strict_mode)"),
         (
             settings.relay_log_recovery,
             "relay_log_recovery throws received transactions away at a restart",
@@ -528,12 +436,7 @@ pub(super) fn about(
     text: String,
     evidence: Vec<String>,
 ) -> Finding {
-    Finding {
-        kind,
-        server,
-        text,
-        evidence,
-    }
+    Finding { kind, server, text, evidence }
 }
 
 fn evidence(fresh: &[(&WatcherName, &View)]) -> Vec<String> {

@@ -35,11 +35,8 @@ impl Protection {
 
     /// Whether those servers having stopped prove that nothing acknowledged is lost or can follow.
     pub fn proven_by<'a>(&self, stopped: impl IntoIterator<Item = &'a ServerName>) -> bool {
-        let counted = stopped
-            .into_iter()
-            .filter(|name| self.may_acknowledge.contains(*name));
-        self.survey_need()
-            .is_some_and(|need| counted.count() >= need)
+        let counted = stopped.into_iter().filter(|name| self.may_acknowledge.contains(*name));
+        self.survey_need().is_some_and(|need| counted.count() >= need)
     }
 }
 
@@ -66,41 +63,22 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     let usable = |server: &&ServerSpec| server.name != primary.name && is_usable(situation, server);
     let elsewhere = |server: &&ServerSpec| server.data_center != primary.data_center;
     let all: BTreeSet<_> = situation.spec.servers.iter().filter(usable).collect_names();
-    let far: BTreeSet<_> = situation
-        .spec
-        .servers
-        .iter()
-        .filter(usable)
-        .filter(elsewhere)
-        .collect_names();
+    let far: BTreeSet<_> =
+        situation.spec.servers.iter().filter(usable).filter(elsewhere).collect_names();
     match acknowledged_in {
-        AcknowledgedIn::Any => Wanted {
-            ackers: all,
-            acks: 1,
-            degraded: false,
-        },
-        AcknowledgedIn::OtherDataCenter if far.is_empty() => Wanted {
-            degraded: !all.is_empty(),
-            ackers: all,
-            acks: 1,
-        },
-        AcknowledgedIn::OtherDataCenter => Wanted {
-            ackers: far,
-            acks: 1,
-            degraded: false,
-        },
+        AcknowledgedIn::Any => Wanted { ackers: all, acks: 1, degraded: false },
+        AcknowledgedIn::OtherDataCenter if far.is_empty() => {
+            Wanted { degraded: !all.is_empty(), ackers: all, acks: 1 }
+        }
+        AcknowledgedIn::OtherDataCenter => Wanted { ackers: far, acks: 1, degraded: false },
     }
 }
 
 /// A replica that may be promoted, answers, and has semi-sync to offer.
 fn is_usable(situation: &Situation, server: &ServerSpec) -> bool {
     situation.status(&server.name).is_some_and(|status| {
-        let waits_for_nobody = status
-            .channel()
-            .is_none_or(|channel| channel.error.is_none());
-        let stopped = status
-            .channel()
-            .is_some_and(|channel| channel.receiver == Receiver::Stopped);
+        let waits_for_nobody = status.channel().is_none_or(|channel| channel.error.is_none());
+        let stopped = status.channel().is_some_and(|channel| channel.receiver == Receiver::Stopped);
         waits_for_nobody && (!stopped || status.semi_sync.replica)
     })
 }
@@ -124,20 +102,10 @@ mod tests {
         for may in 1..=6_u32 {
             for acks in 1..=may {
                 let names = (0..may).map(|n| format!("db{n}").as_str().into()).collect();
-                let protection = Protection {
-                    may_acknowledge: names,
-                    acks,
-                    in_force: true,
-                };
+                let protection = Protection { may_acknowledge: names, acks, in_force: true };
                 let need = u32::try_from(protection.survey_need().unwrap()).unwrap();
-                assert!(
-                    need + acks > may,
-                    "{need} and {acks} of {may} may miss each other"
-                );
-                assert!(
-                    may - need < acks,
-                    "{need} of {may} stopped still leaves {acks} to ack"
-                );
+                assert!(need + acks > may, "{need} and {acks} of {may} may miss each other");
+                assert!(may - need < acks, "{need} of {may} stopped still leaves {acks} to ack");
             }
         }
     }
@@ -149,10 +117,6 @@ mod tests {
         protection.may_acknowledge.insert("db2".into());
         protection.acks = 2;
         protection.in_force = true;
-        assert_eq!(
-            protection.survey_need(),
-            None,
-            "more acks than replicas prove nothing"
-        );
+        assert_eq!(protection.survey_need(), None, "more acks than replicas prove nothing");
     }
 }

@@ -60,9 +60,7 @@ pub fn procedure_view(procedure: &Procedure) -> ProcedureView {
         closed: procedure.closed,
         state: state.to_owned(),
         text,
-        stages: (0..procedure.plan.len())
-            .map(|stage| stage_view(procedure, stage))
-            .collect(),
+        stages: (0..procedure.plan.len()).map(|stage| stage_view(procedure, stage)).collect(),
     }
 }
 
@@ -97,12 +95,7 @@ fn word(response: &Response) -> String {
 fn foreseen(situation: &Situation, procedure: &Procedure, loss: &mut String) -> Vec<StageView> {
     let mut played = procedure.clone();
     let survey = Survey::from_reports(situation);
-    for (place, stage) in procedure
-        .plan
-        .iter()
-        .enumerate()
-        .filter(|(_, stage)| stage.decides)
-    {
+    for (place, stage) in procedure.plan.iter().enumerate().filter(|(_, stage)| stage.decides) {
         for (step, planned) in stage.steps.iter().enumerate() {
             let server = planned.step.server();
             let status = situation.status(server);
@@ -111,20 +104,10 @@ fn foreseen(situation: &Situation, procedure: &Procedure, loss: &mut String) -> 
             }
             let executed = survey.executed.get(server).cloned();
             let executed = executed.or_else(|| status.map(|status| status.executed.clone()));
-            let received = survey
-                .received
-                .get(server)
-                .cloned()
-                .or_else(|| executed.clone());
+            let received = survey.received.get(server).cloned().or_else(|| executed.clone());
             let outcome = Outcome::Done(Facts { executed, received });
             let what = What::Finished(outcome);
-            played.journal.push(Entry {
-                stage: place,
-                step,
-                attempt: 1,
-                at: WallTime(0),
-                what,
-            });
+            played.journal.push(Entry { stage: place, step, attempt: 1, at: WallTime(0), what });
         }
     }
     let mut stages: Vec<Stage> = procedure.plan.clone();
@@ -138,21 +121,14 @@ fn foreseen(situation: &Situation, procedure: &Procedure, loss: &mut String) -> 
             *loss = why.unwrap_or_default();
         }
     }
-    let planned = Procedure {
-        plan: stages,
-        journal: Vec::new(),
-        ..procedure.clone()
-    };
-    (0..planned.plan.len())
-        .map(|stage| stage_view(&planned, stage))
-        .collect()
+    let planned = Procedure { plan: stages, journal: Vec::new(), ..procedure.clone() };
+    (0..planned.plan.len()).map(|stage| stage_view(&planned, stage)).collect()
 }
 
 fn stage_view(procedure: &Procedure, stage: usize) -> StageView {
     let planned = &procedure.plan[stage];
-    let steps: Vec<_> = (0..planned.steps.len())
-        .map(|step| step_view(procedure, stage, step))
-        .collect();
+    let steps: Vec<_> =
+        (0..planned.steps.len()).map(|step| step_view(procedure, stage, step)).collect();
     let any = |state: &str| steps.iter().any(|step| step.state == state);
     let needed = |(step, view): (usize, &StepView)| {
         planned.steps[step].need == Need::Must && view.state == "failed"
@@ -166,11 +142,7 @@ fn stage_view(procedure: &Procedure, stage: usize) -> StageView {
     } else {
         "done"
     };
-    StageView {
-        name: planned.name.clone(),
-        state: state.to_owned(),
-        steps,
-    }
+    StageView { name: planned.name.clone(), state: state.to_owned(), steps }
 }
 
 fn step_view(procedure: &Procedure, stage: usize, step: usize) -> StepView {
@@ -198,11 +170,7 @@ fn step_view(procedure: &Procedure, stage: usize, step: usize) -> StepView {
         text: procedure.plan[stage].steps[step].step.to_string(),
         state: state.to_owned(),
         attempts: entries.iter().map(|entry| entry.attempt).max().unwrap_or(0),
-        answer: if done {
-            String::new()
-        } else {
-            answer.unwrap_or_default()
-        },
+        answer: if done { String::new() } else { answer.unwrap_or_default() },
         took_ms: took,
     }
 }
@@ -217,16 +185,9 @@ fn price(situation: &Situation) -> String {
     let Writer::Open { primary } = &situation.state.writer else {
         return "lossless: nothing is acknowledged while there is no primary".to_owned();
     };
-    let wanted = situation
-        .spec
-        .server(primary)
-        .map(|primary| durability::wanted(situation, primary));
-    let who: Vec<_> = wanted
-        .unwrap_or_default()
-        .ackers
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let wanted =
+        situation.spec.server(primary).map(|primary| durability::wanted(situation, primary));
+    let who: Vec<_> = wanted.unwrap_or_default().ackers.iter().map(ToString::to_string).collect();
     let place = match acknowledged_in {
         AcknowledgedIn::OtherDataCenter => " in another data center",
         AcknowledgedIn::Any => "",

@@ -118,9 +118,7 @@ impl Gtids {
             Gtids::MySql(set) => {
                 let foreign = |source: &Source| Some(source.0.as_str()) != uuid;
                 let kept = set.0.iter().filter(|(source, _)| foreign(source));
-                Gtids::MySql(MySqlGtids(
-                    kept.map(|(s, i)| (s.clone(), i.clone())).collect(),
-                ))
+                Gtids::MySql(MySqlGtids(kept.map(|(s, i)| (s.clone(), i.clone())).collect()))
             }
             Gtids::MariaDb(position) => {
                 let mut kept = MariaDbGtids::default();
@@ -147,15 +145,8 @@ impl Gtids {
 impl MySqlGtids {
     fn parse(text: &str) -> Result<MySqlGtids, GtidError> {
         let mut set = MySqlGtids::default();
-        for part in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-        {
-            let wrong = || GtidError {
-                part: part.to_owned(),
-                flavor: Flavor::MySql,
-            };
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let wrong = || GtidError { part: part.to_owned(), flavor: Flavor::MySql };
             let mut pieces = part.split(':').map(str::trim);
             let uuid = pieces.next().unwrap_or_default().to_ascii_lowercase();
             if uuid.len() != 36 || !uuid.chars().all(|c| c.is_ascii_hexdigit() || c == '-') {
@@ -210,25 +201,15 @@ impl MySqlGtids {
     }
 
     fn count(&self) -> u64 {
-        self.0
-            .values()
-            .flatten()
-            .fold(0, |sum, (first, last)| sum.saturating_add(last - first + 1))
+        self.0.values().flatten().fold(0, |sum, (first, last)| sum.saturating_add(last - first + 1))
     }
 }
 
 impl MariaDbGtids {
     fn parse(text: &str) -> Result<MariaDbGtids, GtidError> {
         let mut position = MariaDbGtids::default();
-        for part in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-        {
-            let wrong = || GtidError {
-                part: part.to_owned(),
-                flavor: Flavor::MariaDb,
-            };
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let wrong = || GtidError { part: part.to_owned(), flavor: Flavor::MariaDb };
             let mut numbers = part.split('-');
             let mut next = || numbers.next().and_then(|number| number.parse::<u64>().ok());
             let (Some(domain), Some(server), Some(sequence)) = (next(), next(), next()) else {
@@ -267,10 +248,7 @@ impl MariaDbGtids {
         let mut rest = MariaDbGtids::default();
         for (domain, server, sequence) in self.entries() {
             let reached = other.0.get(&domain).map_or(0, |servers| {
-                servers
-                    .get(&server)
-                    .copied()
-                    .unwrap_or_else(|| newest(servers))
+                servers.get(&server).copied().unwrap_or_else(|| newest(servers))
             });
             if sequence > reached {
                 rest.raise(domain, server, sequence);
@@ -292,9 +270,7 @@ impl MariaDbGtids {
 
     fn entries(&self) -> impl Iterator<Item = (u32, u32, u64)> + '_ {
         self.0.iter().flat_map(|(domain, servers)| {
-            servers
-                .iter()
-                .map(|(server, sequence)| (*domain, *server, *sequence))
+            servers.iter().map(|(server, sequence)| (*domain, *server, *sequence))
         })
     }
 
@@ -399,11 +375,7 @@ impl fmt::Display for MySqlGtids {
 impl fmt::Display for MariaDbGtids {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (domain, server, sequence)) in self.entries().enumerate() {
-            write!(
-                f,
-                "{}{domain}-{server}-{sequence}",
-                if n > 0 { "," } else { "" }
-            )?;
+            write!(f, "{}{domain}-{server}-{sequence}", if n > 0 { "," } else { "" })?;
         }
         Ok(())
     }
@@ -431,11 +403,7 @@ impl TryFrom<String> for Gtids {
         if let Some(rest) = text.strip_prefix("mariadb") {
             return Gtids::parse(Flavor::MariaDb, rest);
         }
-        let flavor = if text.contains(':') {
-            Flavor::MySql
-        } else {
-            Flavor::MariaDb
-        };
+        let flavor = if text.contains(':') { Flavor::MySql } else { Flavor::MariaDb };
         Gtids::parse(flavor, text)
     }
 }
@@ -457,15 +425,9 @@ mod tests {
 
     #[test]
     fn mysql_sets_are_normalized() {
-        assert_eq!(
-            mysql("A:1-5:6:10,B:3").to_string(),
-            format!("{A}:1-6:10,{B}:3")
-        );
+        assert_eq!(mysql("A:1-5:6:10,B:3").to_string(), format!("{A}:1-6:10,{B}:3"));
         assert_eq!(mysql("A:1-3,\nA:2-9").to_string(), format!("{A}:1-9"));
-        assert_eq!(
-            mysql("A:1-3:shop:1:4").to_string(),
-            format!("{A}:1-3:shop:1:4")
-        );
+        assert_eq!(mysql("A:1-3:shop:1:4").to_string(), format!("{A}:1-3:shop:1:4"));
         assert_eq!(mysql("A:shop:7").to_string(), format!("{A}:shop:7"));
         assert!(mysql("").is_empty());
     }
@@ -476,10 +438,7 @@ mod tests {
         assert!(all.contains(&mysql("A:2-4:9,B:5")));
         assert!(!all.contains(&mysql("A:11")));
         assert!(!all.contains(&mysql("A:tag:3")));
-        assert_eq!(
-            all.minus(&mysql("A:3-4:8:tag:2")),
-            mysql("A:1-2:5-7:9-10:tag:1,B:1-5")
-        );
+        assert_eq!(all.minus(&mysql("A:3-4:8:tag:2")), mysql("A:1-2:5-7:9-10:tag:1,B:1-5"));
         assert_eq!(all.count_beyond(&mysql("A:1-10")), 7);
         assert_eq!(mysql("A:1-3").union(&mysql("A:4,B:1")), mysql("A:1-4,B:1"));
     }
@@ -488,14 +447,8 @@ mod tests {
     fn mariadb_positions_compare_by_origin() {
         let new_primary = mariadb("0-1-104,0-2-107");
         assert!(new_primary.contains(&mariadb("0-1-104")));
-        assert!(
-            !new_primary.contains(&mariadb("0-1-105")),
-            "a divergent tail was overlooked"
-        );
-        assert!(
-            mariadb("0-2-120").contains(&mariadb("0-1-100,0-2-120")),
-            "restored server"
-        );
+        assert!(!new_primary.contains(&mariadb("0-1-105")), "a divergent tail was overlooked");
+        assert!(mariadb("0-2-120").contains(&mariadb("0-1-100,0-2-120")), "restored server");
         assert_eq!(new_primary.count_beyond(&mariadb("0-1-104")), 3);
         assert_eq!(mariadb("0-1-105").count_beyond(&new_primary), 1);
         assert_eq!(new_primary.to_wait_text(), "0-2-107");
@@ -503,44 +456,18 @@ mod tests {
 
     #[test]
     fn broken_texts_are_named() {
-        for text in [
-            "x",
-            "A",
-            "A:",
-            "A:0",
-            "A:5-3",
-            "A:1-99999999999999999999",
-            "A:a!b:1",
-        ] {
+        for text in ["x", "A", "A:", "A:0", "A:5-3", "A:1-99999999999999999999", "A:a!b:1"] {
             let text = text.replace('A', A);
-            assert!(
-                Gtids::parse(Flavor::MySql, &text).is_err(),
-                "{text} was taken"
-            );
+            assert!(Gtids::parse(Flavor::MySql, &text).is_err(), "{text} was taken");
         }
-        for text in [
-            "1-2",
-            "1-2-3-4",
-            "a-b-c",
-            "1-2-x",
-            "-1-2-3",
-            "99999999999-1-1",
-        ] {
-            assert!(
-                Gtids::parse(Flavor::MariaDb, text).is_err(),
-                "{text} was taken"
-            );
+        for text in ["1-2", "1-2-3-4", "a-b-c", "1-2-x", "-1-2-3", "99999999999-1-1"] {
+            assert!(Gtids::parse(Flavor::MariaDb, text).is_err(), "{text} was taken");
         }
     }
 
     #[test]
     fn both_flavours_survive_storage() {
-        for gtids in [
-            mysql("A:1-5,B:3"),
-            mysql(""),
-            mariadb("0-1-5,1-2-3"),
-            mariadb(""),
-        ] {
+        for gtids in [mysql("A:1-5,B:3"), mysql(""), mariadb("0-1-5,1-2-3"), mariadb("")] {
             let text = String::from(gtids.clone());
             assert_eq!(Gtids::try_from(text).unwrap(), gtids);
         }

@@ -94,10 +94,7 @@ impl Ledger {
     /// A new leader's: it must reckon with any lease its predecessor may have given until now.
     pub fn inherited(now: Moment, timing: &Timing) -> Ledger {
         let inherited_until = now + timing.lease + timing.lease_margin();
-        Ledger {
-            inherited_until,
-            given: BTreeMap::new(),
-        }
+        Ledger { inherited_until, given: BTreeMap::new() }
     }
 
     /// Notes what a proxy says it has seen; true when that is news.
@@ -109,10 +106,7 @@ impl Ledger {
             }
             Some(_) => false,
             None => {
-                let given = Given {
-                    until: Moment::ZERO,
-                    seen: seen.clone(),
-                };
+                let given = Given { until: Moment::ZERO, seen: seen.clone() };
                 self.given.insert(proxy.clone(), given);
                 true
             }
@@ -122,22 +116,14 @@ impl Ledger {
     /// Notes a lease granted at `now`.
     pub fn grant(&mut self, proxy: &ProxyName, now: Moment, timing: &Timing) {
         let until = now + timing.lease + timing.lease_margin();
-        let fresh = || Given {
-            until,
-            seen: BTreeMap::new(),
-        };
+        let fresh = || Given { until, seen: BTreeMap::new() };
         self.given.entry(proxy.clone()).or_insert_with(fresh).until = until;
     }
 
     /// From when on no proxy can hold a lease on a route of `cluster` older than `epoch`.
     pub fn free_from(&self, cluster: &ClusterName, epoch: Epoch) -> Moment {
         let holds = |given: &&Given| given.seen.get(cluster).is_none_or(|seen| *seen < epoch);
-        let latest = self
-            .given
-            .values()
-            .filter(holds)
-            .map(|given| given.until)
-            .max();
+        let latest = self.given.values().filter(holds).map(|given| given.until).max();
         latest.unwrap_or_default().max(self.inherited_until)
     }
 
@@ -154,8 +140,7 @@ impl Ledger {
     /// Forgets proxies whose leases ended long ago, so that the account stays bounded.
     pub fn forget(&mut self, now: Moment, timing: &Timing) {
         let horizon = now - timing.lease * 30;
-        self.given
-            .retain(|_, given| given.until >= horizon || given.until == Moment::ZERO);
+        self.given.retain(|_, given| given.until >= horizon || given.until == Moment::ZERO);
     }
 }
 
@@ -180,18 +165,10 @@ mod tests {
             ledger.note_seen(&proxy.into(), &seen(1));
             ledger.grant(&proxy.into(), later, &timing);
         }
-        assert_eq!(
-            ledger.free_from(&shop, Epoch(1)),
-            Moment(0) + whole,
-            "epoch 1 is not older"
-        );
+        assert_eq!(ledger.free_from(&shop, Epoch(1)), Moment(0) + whole, "epoch 1 is not older");
         assert_eq!(ledger.free_from(&shop, Epoch(2)), later + whole);
         assert!(ledger.note_seen(&"p1".into(), &seen(2)));
-        assert_eq!(
-            ledger.free_from(&shop, Epoch(2)),
-            later + whole,
-            "p2 has not seen it"
-        );
+        assert_eq!(ledger.free_from(&shop, Epoch(2)), later + whole, "p2 has not seen it");
         assert!(ledger.note_seen(&"p2".into(), &seen(2)));
         assert_eq!(ledger.free_from(&shop, Epoch(2)), Moment(0) + whole);
     }

@@ -39,27 +39,13 @@ pub enum Decision {
 /// The first plan of a failover: the former primary takes no writes, the replicas receive nothing
 /// more and say what they hold.
 pub fn isolate(situation: &Situation, from: &ServerName, accept_loss: bool) -> Vec<Stage> {
-    let reachable = situation
-        .replicas()
-        .filter(|replica| situation.status(&replica.name).is_some());
-    let stops = reachable.map(|replica| Step::ReceiverStopped {
-        server: replica.name.clone(),
-    });
-    let mut steps: Vec<_> = stops
-        .map(|step| Planned {
-            step,
-            need: Need::Counts,
-        })
-        .collect();
+    let reachable =
+        situation.replicas().filter(|replica| situation.status(&replica.name).is_some());
+    let stops = reachable.map(|replica| Step::ReceiverStopped { server: replica.name.clone() });
+    let mut steps: Vec<_> = stops.map(|step| Planned { step, need: Need::Counts }).collect();
     let all = steps.len();
-    steps.push(may(Step::ReadOnly {
-        server: from.clone(),
-    }));
-    let need = situation
-        .state
-        .protection
-        .survey_need()
-        .filter(|_| !accept_loss);
+    steps.push(may(Step::ReadOnly { server: from.clone() }));
+    let need = situation.state.protection.survey_need().filter(|_| !accept_loss);
     let at_least = need.unwrap_or(1).clamp(1, all.max(1));
     let mut isolate = stage("isolate", steps);
     isolate.at_least = at_least;
@@ -69,12 +55,7 @@ pub fn isolate(situation: &Situation, from: &ServerName, accept_loss: bool) -> V
 
 /// The first plan of a switchover: the primary takes no writes and says what it holds.
 pub fn pause(from: &ServerName) -> Vec<Stage> {
-    let mut pause = stage(
-        "pause",
-        vec![must(Step::ReadOnly {
-            server: from.clone(),
-        })],
-    );
+    let mut pause = stage("pause", vec![must(Step::ReadOnly { server: from.clone() })]);
     pause.decides = true;
     pause.attempts = 1;
     vec![pause]
@@ -90,14 +71,10 @@ pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
     };
     let mut why: Vec<_> = ranked.iter().map(tell).collect();
     let Some(chosen) = ranked.iter().find(eligible) else {
-        return Decision::GiveUp {
-            why: format!("no candidate: {}", why.join("; ")),
-        };
+        return Decision::GiveUp { why: format!("no candidate: {}", why.join("; ")) };
     };
     let Some(to) = situation.spec.server(&chosen.server) else {
-        return Decision::GiveUp {
-            why: format!("{} is not declared any more", chosen.server),
-        };
+        return Decision::GiveUp { why: format!("{} is not declared any more", chosen.server) };
     };
     if let Some(why) = unproven(situation, procedure, &survey) {
         if !procedure.accept_loss {
@@ -105,19 +82,13 @@ pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
         }
     }
     why.insert(0, format!("{} becomes primary", chosen.server));
-    let everything = survey
-        .everything()
-        .unwrap_or_else(|| empty_of(&survey, &to.name));
+    let everything = survey.everything().unwrap_or_else(|| empty_of(&survey, &to.name));
     let mut stages = Vec::new();
     if !chosen.complete {
         stages.extend(fetch(situation, &survey, to, &everything));
     }
     stages.extend(promotion(situation, procedure, to, &everything));
-    Decision::Promote {
-        stages,
-        to: to.name.clone(),
-        why,
-    }
+    Decision::Promote { stages, to: to.name.clone(), why }
 }
 
 /// Why it is not proven that nothing acknowledged is lost; `None` when it is.
@@ -132,11 +103,7 @@ pub fn unproven(situation: &Situation, procedure: &Procedure, survey: &Survey) -
     if protection.proven_by(procedure.stopped()) {
         return None;
     }
-    let may: Vec<_> = protection
-        .may_acknowledge
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let may: Vec<_> = protection.may_acknowledge.iter().map(ToString::to_string).collect();
     Some(match protection.survey_need() {
         None => format!(
             "commits on {} were not confirmed to wait for acknowledgements, so acknowledged \
@@ -157,21 +124,16 @@ fn survey_of(situation: &Situation, procedure: &Procedure) -> Survey {
     let mut survey = Survey::default();
     for (step, facts) in procedure.done() {
         if let Some(received) = facts.received.as_ref().or(facts.executed.as_ref()) {
-            survey
-                .received
-                .insert(step.server().clone(), received.clone());
+            survey.received.insert(step.server().clone(), received.clone());
         }
         if let Some(executed) = &facts.executed {
-            survey
-                .executed
-                .insert(step.server().clone(), executed.clone());
+            survey.executed.insert(step.server().clone(), executed.clone());
         }
     }
     if procedure.kind == Kind::Switchover {
         // The primary lives and its replicas go on receiving: whoever follows it will hold all.
-        let following = situation
-            .replicas()
-            .filter(|replica| unready(situation, &replica.name).is_none());
+        let following =
+            situation.replicas().filter(|replica| unready(situation, &replica.name).is_none());
         if let Some(all) = survey.received.get(&procedure.from).cloned() {
             for replica in following {
                 survey.received.insert(replica.name.clone(), all.clone());
@@ -182,10 +144,7 @@ fn survey_of(situation: &Situation, procedure: &Procedure) -> Survey {
 }
 
 fn empty_of(survey: &Survey, server: &ServerName) -> Gtids {
-    let flavor = survey
-        .received
-        .get(server)
-        .map_or(super::topology::Flavor::MySql, Gtids::flavor);
+    let flavor = survey.received.get(server).map_or(super::topology::Flavor::MySql, Gtids::flavor);
     Gtids::empty(flavor)
 }
 
@@ -196,10 +155,7 @@ fn fetch(
     to: &ServerSpec,
     everything: &Gtids,
 ) -> Option<Stage> {
-    let richest = survey
-        .received
-        .iter()
-        .filter(|(server, _)| *server != &to.name);
+    let richest = survey.received.iter().filter(|(server, _)| *server != &to.name);
     let (richest, _) = richest.min_by_key(|(_, held)| everything.count_beyond(held))?;
     let source = situation.spec.server(richest)?;
     let follow = Step::Following {
@@ -220,25 +176,11 @@ fn promotion(
 ) -> Vec<Stage> {
     let wanted = wanted_with(situation, procedure, to);
     let switchover = procedure.kind == Kind::Switchover;
-    let within = if switchover {
-        situation.spec.max_replica_lag
-    } else {
-        PATIENCE
-    };
+    let within = if switchover { situation.spec.max_replica_lag } else { PATIENCE };
     let mut ready = vec![must(caught_up(to, everything, within))];
-    ready.push(must(Step::CommitsWait {
-        server: to.name.clone(),
-        acks: wanted.acks,
-    }));
-    let mut opening = vec![must(Step::Writable {
-        server: to.name.clone(),
-    })];
-    for other in situation
-        .spec
-        .servers
-        .iter()
-        .filter(|other| other.name != to.name)
-    {
+    ready.push(must(Step::CommitsWait { server: to.name.clone(), acks: wanted.acks }));
+    let mut opening = vec![must(Step::Writable { server: to.name.clone() })];
+    for other in situation.spec.servers.iter().filter(|other| other.name != to.name) {
         let former = other.name == procedure.from;
         if former && !procedure.former_is_read_only() {
             continue; // Repaired when it comes back.
@@ -261,9 +203,7 @@ fn promotion(
 /// takes part in a switchover.
 fn wanted_with(situation: &Situation, procedure: &Procedure, to: &ServerSpec) -> Wanted {
     let mut after = situation.clone();
-    after.state.writer = Writer::Open {
-        primary: to.name.clone(),
-    };
+    after.state.writer = Writer::Open { primary: to.name.clone() };
     let mut wanted = durability::wanted(&after, to);
     if !procedure.former_is_read_only() {
         wanted.ackers.remove(&procedure.from);
@@ -273,19 +213,11 @@ fn wanted_with(situation: &Situation, procedure: &Procedure, to: &ServerSpec) ->
 
 fn acknowledging(situation: &Situation, wanted: &Wanted, server: &ServerSpec) -> Option<Step> {
     let on = wanted.ackers.contains(&server.name);
-    let recorded = situation
-        .state
-        .protection
-        .may_acknowledge
-        .contains(&server.name);
-    let does = situation
-        .status(&server.name)
-        .is_some_and(|status| status.semi_sync.replica);
+    let recorded = situation.state.protection.may_acknowledge.contains(&server.name);
+    let does = situation.status(&server.name).is_some_and(|status| status.semi_sync.replica);
     let settled = does == on && (!on || recorded);
-    (!settled && (on || wanted.acks > 0)).then(|| Step::Acknowledges {
-        server: server.name.clone(),
-        on,
-    })
+    (!settled && (on || wanted.acks > 0))
+        .then(|| Step::Acknowledges { server: server.name.clone(), on })
 }
 
 /// The plan that mends a finding; `None` when it cannot be mended now.
@@ -304,10 +236,8 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
             let server = situation.spec.server(finding.server.as_ref()?)?;
             situation.status(&primary.name)?;
             let wanted = durability::wanted(situation, primary);
-            let mut steps: Vec<_> = acknowledging(situation, &wanted, server)
-                .map(must)
-                .into_iter()
-                .collect();
+            let mut steps: Vec<_> =
+                acknowledging(situation, &wanted, server).map(must).into_iter().collect();
             steps.push(must(following(server, primary)));
             Some(vec![stage("follow", steps)])
         }
@@ -333,39 +263,24 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
 /// The primary that was there goes on: also how a switchover is rolled back.
 pub fn reopen(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let wanted = durability::wanted(situation, primary);
-    let wait = Step::CommitsWait {
-        server: primary.name.clone(),
-        acks: wanted.acks,
-    };
-    let open = Step::Writable {
-        server: primary.name.clone(),
-    };
+    let wait = Step::CommitsWait { server: primary.name.clone(), acks: wanted.acks };
+    let open = Step::Writable { server: primary.name.clone() };
     vec![stage("reopen", vec![must(wait), must(open)])]
 }
 
 fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let wanted = durability::wanted(situation, primary);
     let mut stages = Vec::new();
-    let differing = situation
-        .replicas()
-        .filter(|server| situation.status(&server.name).is_some());
-    let steps: Vec<_> = differing
-        .filter_map(|server| acknowledging(situation, &wanted, server))
-        .collect();
+    let differing = situation.replicas().filter(|server| situation.status(&server.name).is_some());
+    let steps: Vec<_> =
+        differing.filter_map(|server| acknowledging(situation, &wanted, server)).collect();
     let turned_on = |step: &&Step| matches!(step, Step::Acknowledges { on: true, .. });
     let enabling = steps.iter().filter(turned_on).count();
     if !steps.is_empty() {
         let need = |step: &Step| {
-            if turned_on(&step) {
-                Need::Counts
-            } else {
-                Need::May
-            }
+            if turned_on(&step) { Need::Counts } else { Need::May }
         };
-        let steps = steps.iter().map(|step| Planned {
-            step: step.clone(),
-            need: need(step),
-        });
+        let steps = steps.iter().map(|step| Planned { step: step.clone(), need: need(step) });
         let mut acknowledge = stage("acknowledge", steps.collect());
         // Commits must not begin to wait before somebody can acknowledge.
         acknowledge.at_least = enabling.min(1);
@@ -376,10 +291,7 @@ fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
         .is_some_and(|status| status.semi_sync.source && status.semi_sync.acks == wanted.acks);
     let in_force = situation.state.protection.in_force;
     if (!waits || !in_force) && (wanted.acks == 0 || !wanted.ackers.is_empty()) {
-        let wait = Step::CommitsWait {
-            server: primary.name.clone(),
-            acks: wanted.acks,
-        };
+        let wait = Step::CommitsWait { server: primary.name.clone(), acks: wanted.acks };
         stages.push(stage("wait", vec![must(wait)]));
     }
     stages
@@ -388,10 +300,7 @@ fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
 /// Whether a failover could succeed with what answers now; the reason when it could not.
 pub fn hopeless(situation: &Situation, accept_loss: bool) -> Option<String> {
     let candidates = rank(situation, &Survey::from_reports(situation));
-    if candidates
-        .iter()
-        .all(|candidate| candidate.excluded.is_some())
-    {
+    if candidates.iter().all(|candidate| candidate.excluded.is_some()) {
         let why: Vec<_> = candidates.iter().map(tell).collect();
         return Some(format!("no candidate: {}", why.join("; ")));
     }
@@ -411,15 +320,9 @@ pub fn hopeless(situation: &Situation, accept_loss: bool) -> Option<String> {
         );
     };
     let answering = protection.may_acknowledge.iter();
-    let answering = answering
-        .filter(|name| situation.status(name).is_some())
-        .count();
+    let answering = answering.filter(|name| situation.status(name).is_some()).count();
     (answering < need).then(|| {
-        let may: BTreeSet<_> = protection
-            .may_acknowledge
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let may: BTreeSet<_> = protection.may_acknowledge.iter().map(ToString::to_string).collect();
         let may: Vec<_> = may.into_iter().collect();
         format!(
             "{need} of [{}] must answer to prove that no acknowledged transaction is lost, and \
@@ -435,9 +338,7 @@ pub fn switchover_objection(situation: &Situation, to: Option<&ServerName>) -> O
         return Some("there is no primary right now".to_owned());
     };
     let Some(status) = situation.status(primary) else {
-        return Some(format!(
-            "{primary} does not answer; use failover when it is lost"
-        ));
+        return Some(format!("{primary} does not answer; use failover when it is lost"));
     };
     if status.writable != Writable::Open {
         return Some(format!("{primary} takes no writes right now"));
@@ -450,17 +351,12 @@ pub fn switchover_objection(situation: &Situation, to: Option<&ServerName>) -> O
     }
     let survey = Survey::from_reports(situation);
     let ranked = rank(situation, &survey);
-    let fitting = ranked
-        .iter()
-        .filter(|candidate| to.is_none_or(|to| to == &candidate.server));
+    let fitting = ranked.iter().filter(|candidate| to.is_none_or(|to| to == &candidate.server));
     let objections: Vec<_> = fitting
         .map(|candidate| {
             (
                 candidate,
-                candidate
-                    .excluded
-                    .clone()
-                    .or_else(|| unready(situation, &candidate.server)),
+                candidate.excluded.clone().or_else(|| unready(situation, &candidate.server)),
             )
         })
         .collect();
@@ -468,16 +364,9 @@ pub fn switchover_objection(situation: &Situation, to: Option<&ServerName>) -> O
         return None;
     }
     let lines = objections.iter().map(|(candidate, objection)| {
-        format!(
-            "{}: {}",
-            candidate.server,
-            objection.as_deref().unwrap_or_default()
-        )
+        format!("{}: {}", candidate.server, objection.as_deref().unwrap_or_default())
     });
-    Some(format!(
-        "no replica can take over now: {}",
-        lines.collect::<Vec<_>>().join("; ")
-    ))
+    Some(format!("no replica can take over now: {}", lines.collect::<Vec<_>>().join("; ")))
 }
 
 /// Why a replica could not take over within a short pause.
@@ -488,36 +377,25 @@ fn unready(situation: &Situation, server: &ServerName) -> Option<String> {
     if channel.receiver != Receiver::Connected || !channel.applying {
         return Some("does not replicate right now".to_owned());
     }
-    channel
-        .lag
-        .filter(|lag| *lag > situation.spec.max_replica_lag)
-        .map(|lag| {
-            format!(
-                "is {} s behind, more than {} s",
-                lag.as_secs(),
-                situation.spec.max_replica_lag.as_secs()
-            )
-        })
+    channel.lag.filter(|lag| *lag > situation.spec.max_replica_lag).map(|lag| {
+        format!(
+            "is {} s behind, more than {} s",
+            lag.as_secs(),
+            situation.spec.max_replica_lag.as_secs()
+        )
+    })
 }
 
 /// One candidate in a line.
 pub fn tell(candidate: &Candidate) -> String {
     let reasons = candidate.excluded.iter().chain(&candidate.reasons);
     let reasons: Vec<_> = reasons.map(String::as_str).collect();
-    let out = if candidate.excluded.is_some() {
-        " (excluded)"
-    } else {
-        ""
-    };
+    let out = if candidate.excluded.is_some() { " (excluded)" } else { "" };
     format!("{}{out}: {}", candidate.server, reasons.join(", "))
 }
 
 fn caught_up(server: &ServerSpec, to: &Gtids, within: Duration) -> Step {
-    Step::CaughtUp {
-        server: server.name.clone(),
-        to: to.clone(),
-        within,
-    }
+    Step::CaughtUp { server: server.name.clone(), to: to.clone(), within }
 }
 
 fn following(server: &ServerSpec, source: &ServerSpec) -> Step {
@@ -541,15 +419,9 @@ fn stage(name: &str, steps: Vec<Planned>) -> Stage {
 }
 
 fn must(step: Step) -> Planned {
-    Planned {
-        step,
-        need: Need::Must,
-    }
+    Planned { step, need: Need::Must }
 }
 
 fn may(step: Step) -> Planned {
-    Planned {
-        step,
-        need: Need::May,
-    }
+    Planned { step, need: Need::May }
 }

@@ -275,17 +275,11 @@ impl Procedure {
     /// The state of one step.
     pub fn step_state(&self, stage: usize, step: usize) -> StepState {
         let of_step = |entry: &&Entry| entry.stage == stage && entry.step == step;
-        let limit = self
-            .plan
-            .get(stage)
-            .map_or(ATTEMPTS, |stage| stage.attempts);
+        let limit = self.plan.get(stage).map_or(ATTEMPTS, |stage| stage.attempts);
         match self.journal.iter().rev().find(of_step) {
             None => StepState::Waiting,
             Some(Entry { attempt, what, .. }) => match what {
-                What::Began { term } => StepState::Running {
-                    attempt: *attempt,
-                    term: *term,
-                },
+                What::Began { term } => StepState::Running { attempt: *attempt, term: *term },
                 What::Finished(Outcome::Done(_)) => StepState::Done,
                 What::Finished(Outcome::Failed(_)) => StepState::Failed,
                 What::Finished(Outcome::Retry(_)) if *attempt >= limit => StepState::Failed,
@@ -297,10 +291,9 @@ impl Procedure {
     /// Steps that are done, with what they learned.
     pub fn done(&self) -> impl Iterator<Item = (&Step, &super::plan::Facts)> {
         self.journal.iter().filter_map(|entry| match &entry.what {
-            What::Finished(Outcome::Done(facts)) => Some((
-                &self.plan.get(entry.stage)?.steps.get(entry.step)?.step,
-                facts,
-            )),
+            What::Finished(Outcome::Done(facts)) => {
+                Some((&self.plan.get(entry.stage)?.steps.get(entry.step)?.step, facts))
+            }
             What::Finished(_) | What::Began { .. } => None,
         })
     }
@@ -322,27 +315,21 @@ impl Procedure {
 
     /// Whether it can only go forward.
     pub fn past_return(&self) -> bool {
-        self.journal
-            .iter()
-            .any(|entry| self.plan.get(entry.stage).is_some_and(|s| s.no_return))
+        self.journal.iter().any(|entry| self.plan.get(entry.stage).is_some_and(|s| s.no_return))
     }
 
     /// The last answer of a stage's failed steps, for people.
     pub fn failures(&self, stage: usize) -> Vec<String> {
         let mut texts = Vec::new();
         for step in 0..self.plan.get(stage).map_or(0, |stage| stage.steps.len()) {
-            let answer = self
-                .journal
-                .iter()
-                .rev()
-                .find_map(|entry| match &entry.what {
-                    What::Finished(Outcome::Failed(text) | Outcome::Retry(text))
-                        if (entry.stage, entry.step) == (stage, step) =>
-                    {
-                        Some(text)
-                    }
-                    _ => None,
-                });
+            let answer = self.journal.iter().rev().find_map(|entry| match &entry.what {
+                What::Finished(Outcome::Failed(text) | Outcome::Retry(text))
+                    if (entry.stage, entry.step) == (stage, step) =>
+                {
+                    Some(text)
+                }
+                _ => None,
+            });
             if let (StepState::Failed, Some(text)) = (self.step_state(stage, step), answer) {
                 texts.push(format!("{}: {text}", self.plan[stage].steps[step].step));
             }
@@ -353,11 +340,7 @@ impl Procedure {
     /// Whether steps are left that the procedure should see end. Those of a deciding stage are
     /// not: a former primary that hangs must not keep a finished failover open.
     fn anything_unfinished(&self) -> bool {
-        let executing = self
-            .plan
-            .iter()
-            .enumerate()
-            .filter(|(_, planned)| !planned.decides);
+        let executing = self.plan.iter().enumerate().filter(|(_, planned)| !planned.decides);
         executing.into_iter().any(|(stage, planned)| {
             (0..planned.steps.len()).any(|step| match self.step_state(stage, step) {
                 StepState::Done | StepState::Failed => false,
@@ -400,11 +383,7 @@ impl Procedure {
         }
         let enough = counted.done >= planned.at_least;
         let settled = counted.open == 0 || standing.graced.contains(&stage);
-        if must.open == 0 && enough && settled {
-            Progress::Complete
-        } else {
-            Progress::Open
-        }
+        if must.open == 0 && enough && settled { Progress::Complete } else { Progress::Open }
     }
 
     /// Attempts to begin in stages up to `last`: all that are due and whose server is not busy
@@ -434,11 +413,7 @@ impl Procedure {
             }
         }
         if due.is_empty() {
-            return Next::Wait(if pausing {
-                Waiting::Pause
-            } else {
-                Waiting::Steps
-            });
+            return Next::Wait(if pausing { Waiting::Pause } else { Waiting::Steps });
         }
         Next::Perform(due)
     }

@@ -119,9 +119,7 @@ impl Status {
     pub fn received(&self) -> Gtids {
         self.channels
             .iter()
-            .fold(self.executed.clone(), |all, channel| {
-                all.union(&channel.received)
-            })
+            .fold(self.executed.clone(), |all, channel| all.union(&channel.received))
     }
 
     /// The channel Regent manages: the unnamed one, else the only one.

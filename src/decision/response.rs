@@ -62,15 +62,8 @@ pub fn respond(
                 one(situation, finding, rule, lasting(finding), past)
             }
         };
-        let said = format!(
-            "rule {number} of {}: {}",
-            situation.spec.rules.name, rule.respond
-        );
-        let response = Response {
-            finding: Some(finding.kind),
-            rule: Some(said),
-            ..response
-        };
+        let said = format!("rule {number} of {}: {}", situation.spec.rules.name, rule.respond);
+        let response = Response { finding: Some(finding.kind), rule: Some(said), ..response };
         match response.act {
             Act::Open(_) => return response,
             // A lost primary is not to be busied with repairs while its failover waits.
@@ -85,12 +78,7 @@ pub fn respond(
         } else {
             vec!["no rule asks for more than telling people".to_owned()]
         };
-        Response {
-            act: Act::Nothing,
-            finding: None,
-            rule: None,
-            reasons,
-        }
+        Response { act: Act::Nothing, finding: None, rule: None, reasons }
     })
 }
 
@@ -117,17 +105,11 @@ fn one(
     };
     if lasted < rule.confirm {
         let (lasted, confirm) = (lasted.as_millis(), rule.confirm.as_millis());
-        return wait(format!(
-            "it has lasted {lasted} ms and must last {confirm} ms"
-        ));
+        return wait(format!("it has lasted {lasted} ms and must last {confirm} ms"));
     }
     let kind = finding.kind.to_string();
     let same: Vec<_> = past.iter().filter(|past| past.finding == kind).collect();
-    if let Some(recent) = same
-        .iter()
-        .map(|past| past.ago)
-        .min()
-        .filter(|ago| *ago < rule.cooldown)
+    if let Some(recent) = same.iter().map(|past| past.ago).min().filter(|ago| *ago < rule.cooldown)
     {
         let (ago, cooldown) = (recent.as_millis(), rule.cooldown.as_millis());
         return wait(format!(
@@ -150,10 +132,7 @@ fn one(
             let Some(from) = situation.primary() else {
                 return wait("no primary".to_owned());
             };
-            (
-                Kind::Failover,
-                planning::isolate(situation, &from.name, rule.accept_loss),
-            )
+            (Kind::Failover, planning::isolate(situation, &from.name, rule.accept_loss))
         }
         Respond::Repair => match planning::repair(situation, finding) {
             Some(plan) if !plan.is_empty() => (Kind::Repair, plan),

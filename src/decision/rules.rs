@@ -163,26 +163,14 @@ impl RuleSet {
     /// Reads a rule file; every mistake beyond its form is listed.
     pub fn parse(name: &str, text: &str) -> Result<RuleSet, Vec<RuleError>> {
         let file: File = serde_yaml::from_str(text).map_err(|error| {
-            let place = error.location().map_or(String::new(), |at| {
-                format!(":{}:{}", at.line(), at.column())
-            });
-            vec![RuleError::Form {
-                name: name.to_owned(),
-                place,
-                text: error.to_string(),
-            }]
+            let place = error
+                .location()
+                .map_or(String::new(), |at| format!(":{}:{}", at.line(), at.column()));
+            vec![RuleError::Form { name: name.to_owned(), place, text: error.to_string() }]
         })?;
-        let set = RuleSet {
-            name: name.to_owned(),
-            rules: file.rules,
-            candidates: file.candidates,
-        };
+        let set = RuleSet { name: name.to_owned(), rules: file.rules, candidates: file.candidates };
         let mistakes = set.mistakes();
-        if mistakes.is_empty() {
-            Ok(set)
-        } else {
-            Err(mistakes)
-        }
+        if mistakes.is_empty() { Ok(set) } else { Err(mistakes) }
     }
 
     /// The rule that decides about a finding, with its place from 1.
@@ -210,12 +198,7 @@ impl RuleSet {
                 };
                 if let Some(earlier) = self.rules[..place].iter().position(|rule| covers(&rule)) {
                     let (number, earlier) = (place + 1, earlier + 1);
-                    found.push(RuleError::Shadowed {
-                        name: name(),
-                        number,
-                        finding,
-                        earlier,
-                    });
+                    found.push(RuleError::Shadowed { name: name(), number, finding, earlier });
                 }
                 if let Some(right) = finding.senseless(rule.respond) {
                     let (number, respond) = (place + 1, rule.respond);
@@ -231,10 +214,7 @@ impl RuleSet {
         }
         for &finding in ALL_KINDS {
             for durability in [DurabilityKind::Lossless, DurabilityKind::BestEffort] {
-                let missing = RuleError::Missing {
-                    name: name(),
-                    finding,
-                };
+                let missing = RuleError::Missing { name: name(), finding };
                 if self.decide(finding, durability).is_none() && !found.contains(&missing) {
                     found.push(missing);
                 }
@@ -301,10 +281,7 @@ mod tests {
         let mistakes = RuleSet::parse("mine", &text).unwrap_err();
         assert!(matches!(
             mistakes[..],
-            [RuleError::Shadowed {
-                finding: FindingKind::PrimaryDead,
-                ..
-            }]
+            [RuleError::Shadowed { finding: FindingKind::PrimaryDead, .. }]
         ));
     }
 
@@ -313,10 +290,7 @@ mod tests {
         let text = "rules:\n  - { findings: [primary_ded], respond: alert }\n";
         let mistakes = RuleSet::parse("mine.yaml", text).unwrap_err();
         let text = mistakes[0].to_string();
-        assert!(
-            text.starts_with("mine.yaml:2:") && text.contains("primary_ded"),
-            "{text}"
-        );
+        assert!(text.starts_with("mine.yaml:2:") && text.contains("primary_ded"), "{text}");
         let missing = RuleSet::parse("mine.yaml", "rules: []\n").unwrap_err();
         assert_eq!(missing.len(), ALL_KINDS.len());
     }

@@ -72,28 +72,18 @@ impl Situation {
     /// The views of a server that are not stale.
     pub fn fresh(&self, server: &ServerName) -> impl Iterator<Item = (&WatcherName, &View)> {
         let limit = self.stale_after();
-        self.views
-            .get(server)
-            .into_iter()
-            .flatten()
-            .filter(move |(_, view)| view.age <= limit)
+        self.views.get(server).into_iter().flatten().filter(move |(_, view)| view.age <= limit)
     }
 
     /// The newest status of a server among fresh views.
     pub fn status(&self, server: &ServerName) -> Option<&Status> {
-        let alive = self
-            .fresh(server)
-            .filter(|(_, view)| view.sight.status().is_some());
-        alive
-            .min_by_key(|(_, view)| view.age)
-            .and_then(|(_, view)| view.sight.status())
+        let alive = self.fresh(server).filter(|(_, view)| view.sight.status().is_some());
+        alive.min_by_key(|(_, view)| view.age).and_then(|(_, view)| view.sight.status())
     }
 
     /// How many watchers see the server alive right now.
     pub fn alive_to(&self, server: &ServerName) -> usize {
-        self.fresh(server)
-            .filter(|(_, view)| view.sight.shows_life())
-            .count()
+        self.fresh(server).filter(|(_, view)| view.sight.shows_life()).count()
     }
 
     /// The primary of the current epoch, or the one being replaced.
@@ -109,10 +99,7 @@ impl Situation {
     /// All declared servers but the primary.
     pub fn replicas(&self) -> impl Iterator<Item = &ServerSpec> {
         let primary = self.primary().map(|server| server.name.clone());
-        self.spec
-            .servers
-            .iter()
-            .filter(move |server| Some(&server.name) != primary.as_ref())
+        self.spec.servers.iter().filter(move |server| Some(&server.name) != primary.as_ref())
     }
 
     /// Replicas that lately received something from the primary, with how long ago: each of them
@@ -144,14 +131,8 @@ impl Situation {
         for (name, views) in &mut changed.views {
             for view in views.values_mut() {
                 if name == server {
-                    *view = View {
-                        last_alive: view.last_alive,
-                        ..View::fresh(Sight::Refused)
-                    };
-                } else if self
-                    .primary()
-                    .is_some_and(|primary| &primary.name == server)
-                {
+                    *view = View { last_alive: view.last_alive, ..View::fresh(Sight::Refused) };
+                } else if self.primary().is_some_and(|primary| &primary.name == server) {
                     view.heard_source = None;
                     if let Sight::Alive(status) = &mut view.sight {
                         for channel in &mut status.channels {

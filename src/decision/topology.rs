@@ -31,16 +31,12 @@ impl ClusterSpec {
 
     /// The declared server at that address, as a replica reports its source.
     pub fn server_at(&self, address: &Endpoint) -> Option<&ServerSpec> {
-        self.servers
-            .iter()
-            .find(|server| &server.address == address)
+        self.servers.iter().find(|server| &server.address == address)
     }
 
     /// Whether its servers stand in more than one data center.
     pub fn spans_data_centers(&self) -> bool {
-        self.servers
-            .windows(2)
-            .any(|pair| pair[0].data_center != pair[1].data_center)
+        self.servers.windows(2).any(|pair| pair[0].data_center != pair[1].data_center)
     }
 }
 
@@ -231,10 +227,7 @@ impl FromStr for Endpoint {
         if bare.is_empty() || port == 0 || !bare.chars().all(plain) {
             return Err(wrong());
         }
-        Ok(Endpoint {
-            host: bare.to_owned(),
-            port,
-        })
+        Ok(Endpoint { host: bare.to_owned(), port })
     }
 }
 
@@ -351,16 +344,7 @@ mod tests {
         for text in ["10.1.0.11:3306", "db-1.example.org:1", "[fd00::1]:3306"] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
-        for text in [
-            "",
-            "db1",
-            "db1:",
-            "db1:0",
-            ":3306",
-            "fd00::1:3306",
-            "db 1:3306",
-            "a:99999",
-        ] {
+        for text in ["", "db1", "db1:", "db1:0", ":3306", "fd00::1:3306", "db 1:3306", "a:99999"] {
             assert!(text.parse::<Endpoint>().is_err(), "{text:?} was taken");
         }
     }

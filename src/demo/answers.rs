@@ -54,10 +54,8 @@ impl Api {
     pub(super) fn new(urls: Vec<String>) -> Result<Api, reqwest::Error> {
         // Refused only when it is installed already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(2))
-            .build()?;
+        let client =
+            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
         Ok(Api { client, urls })
     }
 
@@ -73,17 +71,9 @@ impl Api {
     /// The cluster's events since a time, oldest first; empty when nobody answers.
     pub(super) async fn events(&self, cluster: &str, since: WallTime) -> Vec<Event> {
         let answer = self.get("/v1/events").await.unwrap_or_default();
-        let list = answer
-            .get("events")
-            .unwrap_or(&answer)
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let mut events: Vec<Event> = list
-            .iter()
-            .filter(|event| concerns(event, cluster))
-            .filter_map(event)
-            .collect();
+        let list = answer.get("events").unwrap_or(&answer).as_array().cloned().unwrap_or_default();
+        let mut events: Vec<Event> =
+            list.iter().filter(|event| concerns(event, cluster)).filter_map(event).collect();
         events.retain(|event| event.at >= since);
         events.sort_by_key(|event| event.at);
         events
@@ -112,19 +102,13 @@ impl Status {
         self.leader.is_some()
             && self.cluster(name).is_some_and(|cluster| {
                 cluster.primary.is_some()
-                    && cluster
-                        .servers
-                        .iter()
-                        .all(|server| server.health == "healthy")
+                    && cluster.servers.iter().all(|server| server.health == "healthy")
             })
     }
 }
 
 fn concerns(event: &Value, cluster: &str) -> bool {
-    event
-        .get("cluster")
-        .and_then(Value::as_str)
-        .is_none_or(|name| name == cluster)
+    event.get("cluster").and_then(Value::as_str).is_none_or(|name| name == cluster)
 }
 
 /// Times come as milliseconds since the epoch or in RFC 3339.
@@ -138,10 +122,7 @@ fn event(value: &Value) -> Option<Event> {
         }
         _ => return None,
     };
-    Some(Event {
-        at: WallTime(at),
-        text,
-    })
+    Some(Event { at: WallTime(at), text })
 }
 
 #[cfg(test)]
@@ -153,10 +134,7 @@ mod tests {
     fn both_forms_of_time_are_read() {
         let read =
             |at: Value| event(&json!({ "seq": 1, "at": at, "cluster": "shop", "text": "hello" }));
-        let wanted = Some(Event {
-            at: WallTime(1_500),
-            text: "hello".to_owned(),
-        });
+        let wanted = Some(Event { at: WallTime(1_500), text: "hello".to_owned() });
         assert_eq!(read(json!(1500)), wanted);
         assert_eq!(read(json!("1970-01-01T00:00:01.5Z")), wanted);
         assert_eq!(read(json!("yesterday")), None);

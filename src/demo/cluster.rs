@@ -13,11 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) const NAME: &str = "shop";
-const SERVERS: [(&str, &str, &str); 3] = [
-    ("db1", "paris", ", promotion: prefer"),
-    ("db2", "paris", ""),
-    ("db3", "london", ""),
-];
+const SERVERS: [(&str, &str, &str); 3] =
+    [("db1", "paris", ", promotion: prefer"), ("db2", "paris", ""), ("db3", "london", "")];
 const WATCHERS: [(&str, &str); 3] = [("w1", "paris"), ("w2", "london"), ("w3", "cloud")];
 const UP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -60,10 +57,7 @@ impl Cluster {
             tokio::try_join!(start("db1", *db1), start("db2", *db2), start("db3", *db3))?;
         set.replicate(&first, &[&second, &third]).await?;
         let (peers, apis) = peers_and_apis.split_at(WATCHERS.len());
-        let urls = apis
-            .iter()
-            .map(|port| format!("http://127.0.0.1:{port}"))
-            .collect();
+        let urls = apis.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
         let configuration = write_configuration(&directory.0, peers, apis, &ports)?;
         let program = match &options.program {
             Some(program) => program.clone(),
@@ -86,12 +80,7 @@ impl Cluster {
         for (id, _) in WATCHERS {
             let store = self.directory.0.join(id);
             fs::create_dir_all(&store)?;
-            let arguments = [
-                "--id".into(),
-                id.into(),
-                "--data-dir".into(),
-                store.into_os_string(),
-            ];
+            let arguments = ["--id".into(), id.into(), "--data-dir".into(), store.into_os_string()];
             self.start(id, "watch", arguments.to_vec())?;
         }
         self.start("proxy1", "proxy", vec!["--id".into(), "proxy1".into()])
@@ -106,10 +95,7 @@ impl Cluster {
                 last = self.api.status().await;
                 if let Some(status) = last.as_ref().filter(|status| status.is_whole(NAME)) {
                     let limit = Duration::from_secs(2);
-                    if connect(self.write_port, SHOP, Some("shop"), limit)
-                        .await
-                        .is_ok()
-                    {
+                    if connect(self.write_port, SHOP, Some("shop"), limit).await.is_ok() {
                         return Ok(status.clone());
                     }
                 }
@@ -118,10 +104,7 @@ impl Cluster {
         };
         match tokio::time::timeout(UP_LIMIT, asking).await {
             Ok(result) => result,
-            Err(_) => Err(DemoError::NotWhole {
-                limit: UP_LIMIT,
-                status: format!("{last:?}"),
-            }),
+            Err(_) => Err(DemoError::NotWhole { limit: UP_LIMIT, status: format!("{last:?}") }),
         }
     }
 
@@ -161,31 +144,19 @@ impl Cluster {
     }
 
     fn start(&mut self, id: &str, command: &str, more: Vec<OsString>) -> Result<(), DemoError> {
-        let mut arguments: Vec<OsString> = vec![
-            command.into(),
-            "--config".into(),
-            self.configuration.clone().into_os_string(),
-        ];
+        let mut arguments: Vec<OsString> =
+            vec![command.into(), "--config".into(), self.configuration.clone().into_os_string()];
         arguments.extend(more);
         let log = self.directory.0.join(format!("{id}.log"));
-        let launch = Launch {
-            program: self.program.clone(),
-            arguments,
-            log,
-            input: None,
-        };
-        self.processes
-            .push((id.to_owned(), Process::start(launch)?));
+        let launch = Launch { program: self.program.clone(), arguments, log, input: None };
+        self.processes.push((id.to_owned(), Process::start(launch)?));
         Ok(())
     }
 
     fn check_processes(&mut self) -> Result<(), DemoError> {
         for (name, process) in &mut self.processes {
             if !process.is_running() {
-                return Err(DemoError::Ended {
-                    name: name.clone(),
-                    log: tail(process.log(), 12),
-                });
+                return Err(DemoError::Ended { name: name.clone(), log: tail(process.log(), 12) });
             }
         }
         Ok(())
@@ -235,10 +206,7 @@ fn write_configuration(
         write_private(&path, account.password)?;
         // A JSON string is a YAML string, whatever the path holds.
         let quoted = serde_json::Value::from(path.to_string_lossy());
-        text += &format!(
-            "      {role}: {{ user: {}, password_file: {quoted} }}\n",
-            account.user
-        );
+        text += &format!("      {role}: {{ user: {}, password_file: {quoted} }}\n", account.user);
     }
     text += "    durability: lossless\n    rules: default\n";
     let [.., write, read] = server_ports else {
@@ -254,11 +222,7 @@ fn write_configuration(
 
 fn write_private(path: &Path, content: &str) -> Result<(), DemoError> {
     use std::io::Write;
-    let mut file = fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
     Ok(writeln!(file, "{content}")?)
 }
 

@@ -35,16 +35,11 @@ pub struct Launch {
 impl Process {
     /// Starts the program; the kernel kills it should this process die first (where `setpriv` exists).
     pub fn start(launch: Launch) -> io::Result<Process> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&launch.log)?;
+        let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
         let mut command = match setpriv() {
             Some(setpriv) => {
                 let mut command = Command::new(setpriv);
-                command
-                    .args(["--pdeathsig", "KILL", "--"])
-                    .arg(&launch.program);
+                command.args(["--pdeathsig", "KILL", "--"]).arg(&launch.program);
                 command
             }
             None => Command::new(&launch.program),
@@ -60,10 +55,7 @@ impl Process {
             .stderr(log)
             .process_group(0);
         let child = spawn_from_lasting_thread(command)?;
-        Ok(Process {
-            child,
-            log: launch.log,
-        })
+        Ok(Process { child, log: launch.log })
     }
 
     /// The process id.
@@ -163,10 +155,7 @@ pub fn tail(path: &Path, lines: usize) -> String {
 }
 
 fn setpriv() -> Option<&'static Path> {
-    ["/usr/bin/setpriv", "/bin/setpriv"]
-        .iter()
-        .map(Path::new)
-        .find(|path| path.exists())
+    ["/usr/bin/setpriv", "/bin/setpriv"].iter().map(Path::new).find(|path| path.exists())
 }
 
 type Order = (Command, mpsc::Sender<io::Result<Child>>);
@@ -183,9 +172,7 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
             }
         };
         // Without the thread the receiver is dropped, and each order below fails with an error.
-        let _ = std::thread::Builder::new()
-            .name("spawner".to_owned())
-            .spawn(run);
+        let _ = std::thread::Builder::new().name("spawner".to_owned()).spawn(run);
         sender
     });
     let lost = || io::Error::other("the thread that starts processes is gone");

@@ -25,11 +25,7 @@ impl<'a> Screen<'a> {
     }
 
     pub(super) fn heading(&mut self, text: &str) -> io::Result<()> {
-        let line = if self.color {
-            format!("\x1b[1m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        };
+        let line = if self.color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
         writeln!(self.out, "\n{line}")?;
         self.out.flush()
     }
@@ -79,10 +75,7 @@ impl<'a> Screen<'a> {
     pub(super) fn timeline(&mut self, events: &[Event], zero: WallTime) -> io::Result<()> {
         for event in events {
             let after = Duration::from_millis(event.at.0.saturating_sub(zero.0));
-            self.line(
-                Tone::Plain,
-                &format!("+{:>6.3} s  {}", after.as_secs_f64(), event.text),
-            )?;
+            self.line(Tone::Plain, &format!("+{:>6.3} s  {}", after.as_secs_f64(), event.text))?;
         }
         if events.is_empty() {
             self.line(Tone::Faint, "(the watchers reported no events)")?;

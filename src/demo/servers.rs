@@ -80,10 +80,7 @@ impl ServerSet {
     ) -> Result<ServerSet, ServerError> {
         let directory = directory.into();
         std::fs::create_dir_all(&directory)?;
-        Ok(ServerSet {
-            directory: directory.canonicalize()?,
-            installation,
-        })
+        Ok(ServerSet { directory: directory.canonicalize()?, installation })
     }
 
     /// The programs it runs.
@@ -110,14 +107,8 @@ impl ServerSet {
     ) -> Result<Server, ServerError> {
         let template = self.template().await?;
         let place = self.directory.join(name);
-        let mut server = Server::new(
-            name,
-            port,
-            place,
-            self.installation.clone(),
-            template,
-            options,
-        );
+        let mut server =
+            Server::new(name, port, place, self.installation.clone(), template, options);
         server.wipe_and_recreate().await?;
         Ok(server)
     }
@@ -137,9 +128,7 @@ impl ServerSet {
             primary.execute(statement).await?;
         }
         for replica in replicas {
-            replica
-                .wait_for("SELECT COUNT(*) FROM shop.orders", 0)
-                .await?;
+            replica.wait_for("SELECT COUNT(*) FROM shop.orders", 0).await?;
         }
         Ok(())
     }
@@ -158,9 +147,7 @@ const SHOP_SCHEMA: &[&str] = &[
 
 /// The server refuses to run as root unless told so.
 fn as_user() -> Option<OsString> {
-    rustix::process::geteuid()
-        .is_root()
-        .then(|| OsString::from("--user=root"))
+    rustix::process::geteuid().is_root().then(|| OsString::from("--user=root"))
 }
 
 impl fmt::Display for DatabaseFlavor {

@@ -20,10 +20,7 @@ pub(super) async fn tell(
 ) -> Result<DemoOutcome, DemoError> {
     let mut screen = Screen::new(out, options.color);
     let (mut cluster, writer) = set_the_stage(options, &mut screen).await?;
-    let mut outcome = DemoOutcome {
-        killed: primary(&cluster).await,
-        ..DemoOutcome::default()
-    };
+    let mut outcome = DemoOutcome { killed: primary(&cluster).await, ..DemoOutcome::default() };
     kill_the_primary(&mut cluster, &writer, &mut outcome, &mut screen).await?;
     bring_it_back(&mut cluster, &writer, &outcome, &mut screen).await?;
     if options.once {
@@ -43,25 +40,14 @@ async fn set_the_stage(
     let clock = Clock::start();
     let start = clock.now().moment;
     let title = options.flavor.title();
-    screen.heading(&format!(
-        "Starting three {title} servers, three watchers and a proxy"
-    ))?;
+    screen.heading(&format!("Starting three {title} servers, three watchers and a proxy"))?;
     let mut cluster = Cluster::start_servers(options).await?;
-    screen.line(
-        Tone::Plain,
-        "db1, db2, db3 are up; db2 and db3 replicate from db1",
-    )?;
+    screen.line(Tone::Plain, "db1, db2, db3 are up; db2 and db3 replicate from db1")?;
     cluster.start_regent()?;
     let status = cluster.wait_until_whole().await?;
     let taken = spoken(clock.now().moment.since(start));
-    screen.line(
-        Tone::Plain,
-        &format!("the watchers adopted the cluster; all up after {taken}"),
-    )?;
-    screen.line(
-        Tone::Faint,
-        &format!("logs and data: {}", cluster.directory().display()),
-    )?;
+    screen.line(Tone::Plain, &format!("the watchers adopted the cluster; all up after {taken}"))?;
+    screen.line(Tone::Faint, &format!("logs and data: {}", cluster.directory().display()))?;
     screen.heading("The cluster")?;
     if let Some(shop) = status.cluster(NAME) {
         screen.topology(status.leader.as_deref().unwrap_or("nobody"), shop)?;
@@ -130,9 +116,7 @@ async fn writes_go_on(writer: &Writer) -> bool {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(WRITES_AGAIN_LIMIT, waiting)
-        .await
-        .is_ok()
+    tokio::time::timeout(WRITES_AGAIN_LIMIT, waiting).await.is_ok()
 }
 
 async fn show_timeline(
@@ -161,26 +145,17 @@ async fn bring_it_back(
     server.restart().await?;
     let acknowledged = writer.acknowledged();
     let follows = server
-        .wait_for_within(
-            "SELECT COUNT(*) FROM shop.orders",
-            acknowledged,
-            RETURN_LIMIT,
-        )
+        .wait_for_within("SELECT COUNT(*) FROM shop.orders", acknowledged, RETURN_LIMIT)
         .await
         .is_ok();
     let read_only = !server.is_writable().await?;
     match (read_only, follows) {
         (true, true) => {
-            screen.line(
-                Tone::Good,
-                &format!("{killed} is read-only and follows the new primary"),
-            )?;
+            screen
+                .line(Tone::Good, &format!("{killed} is read-only and follows the new primary"))?;
         }
         (true, false) => {
-            screen.line(
-                Tone::Plain,
-                &format!("{killed} is read-only; it does not follow yet"),
-            )?;
+            screen.line(Tone::Plain, &format!("{killed} is read-only; it does not follow yet"))?;
         }
         (false, _) => screen.line(Tone::Bad, &format!("{killed} accepts writes"))?,
     }
@@ -214,10 +189,7 @@ async fn judge(
             ),
         )?;
     } else {
-        screen.line(
-            Tone::Bad,
-            &format!("servers that accept writes: {:?}", outcome.writable),
-        )?;
+        screen.line(Tone::Bad, &format!("servers that accept writes: {:?}", outcome.writable))?;
     }
     if outcome.is_success() {
         let outage = spoken(outcome.outage);
@@ -238,16 +210,10 @@ fn invite(
 ) -> Result<(), DemoError> {
     let program = cluster.program().display();
     screen.heading("Everything stays up. In another terminal, try:")?;
-    screen.line(
-        Tone::Plain,
-        &format!("export REGENT_API={}", cluster.api.first_url()),
-    )?;
+    screen.line(Tone::Plain, &format!("export REGENT_API={}", cluster.api.first_url()))?;
     screen.line(Tone::Plain, &format!("{program} status"))?;
     screen.line(Tone::Plain, &format!("{program} topology {NAME}"))?;
-    screen.line(
-        Tone::Plain,
-        &format!("{program} switchover {NAME} --to {}", outcome.killed),
-    )?;
+    screen.line(Tone::Plain, &format!("{program} switchover {NAME} --to {}", outcome.killed))?;
     screen.line(
         Tone::Faint,
         &format!(
@@ -272,10 +238,8 @@ async fn report_pauses(writer: &Writer, screen: &mut Screen<'_>) -> Result<DemoO
         let (now, gap) = (writer.acknowledged(), writer.longest_gap());
         // A pause is told when it is over.
         if now > before && gap.length > WORTH_SAYING {
-            screen.line(
-                Tone::Plain,
-                &format!("{}  no order for {}", gap.from, spoken(gap.length)),
-            )?;
+            screen
+                .line(Tone::Plain, &format!("{}  no order for {}", gap.from, spoken(gap.length)))?;
             writer.mark();
         }
         before = now;

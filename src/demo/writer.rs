@@ -93,27 +93,16 @@ impl Writer {
         let clock = Clock::start();
         let clients = usize::try_from(options.clients).unwrap_or(usize::MAX);
         let tally = Mutex::new(Tally::new(clients, clock.now()));
-        let shared = Arc::new(Shared {
-            clock,
-            options,
-            port,
-            tally,
-        });
+        let shared = Arc::new(Shared { clock, options, port, tally });
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         for client in 0..clients {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
             running.spawn(async move {
-                let _ = stop
-                    .run_until_cancelled(write_for_ever(&shared, client))
-                    .await;
+                let _ = stop.run_until_cancelled(write_for_ever(&shared, client)).await;
             });
         }
-        Writer {
-            shared,
-            stop,
-            clients: running,
-        }
+        Writer { shared, stop, clients: running }
     }
 
     /// How many rows were acknowledged so far.
@@ -165,9 +154,7 @@ impl WriterReport {
             let confirmed = present.count() - count_missing(&present, acknowledged);
             result.unacknowledged += present.count() - confirmed;
             result.present += present.count();
-            result
-                .missing
-                .extend(missing.into_iter().map(|sequence| (*client, sequence)));
+            result.missing.extend(missing.into_iter().map(|sequence| (*client, sequence)));
         }
         connection.disconnect().await?;
         Ok(result)
@@ -186,9 +173,7 @@ const ROWS_PER_READ: usize = 10_000;
 impl Shared {
     fn tally(&self) -> MutexGuard<'_, Tally> {
         // Counts stay usable when a client panicked while it held them.
-        self.tally
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn report(&self, ended: Now) -> WriterReport {
@@ -241,10 +226,7 @@ async fn write_on(
             }
             Ok(Err(error)) => return error.into(),
             Err(_) => {
-                return ServerError::Silent {
-                    port: shared.port,
-                    limit,
-                };
+                return ServerError::Silent { port: shared.port, limit };
             }
         }
         tokio::time::sleep(shared.options.pause).await;
@@ -265,10 +247,7 @@ async fn present_rows(
         );
         let rows: Vec<u64> = tokio::time::timeout(READ_LIMIT, connection.query(query))
             .await
-            .map_err(|_| ServerError::Silent {
-                port,
-                limit: READ_LIMIT,
-            })??;
+            .map_err(|_| ServerError::Silent { port, limit: READ_LIMIT })??;
         for sequence in &rows {
             present.push(*sequence);
         }

@@ -49,11 +49,7 @@ async fn copy(
             match from.try_read_buf(&mut chunk) {
                 Ok(0) => return tokio::io::AsyncWriteExt::shutdown(&mut to).await,
                 Ok(read) => {
-                    size = if read == chunk.capacity() {
-                        LARGE
-                    } else {
-                        size
-                    };
+                    size = if read == chunk.capacity() { LARGE } else { size };
                     write(&to, &mut chunk, &permitted).await?;
                     count.inc_by(read as u64);
                 }

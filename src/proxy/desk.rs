@@ -89,28 +89,12 @@ impl Desk {
             outboxes.insert(watcher.id.clone(), sender);
             receivers.push(receiver);
         }
-        let state = Mutex::new(State {
-            routes,
-            open: BTreeMap::new(),
-        });
-        (
-            Desk {
-                clock,
-                state,
-                clusters,
-                outboxes,
-                sooner: Notify::new(),
-            },
-            receivers,
-        )
+        let state = Mutex::new(State { routes, open: BTreeMap::new() });
+        (Desk { clock, state, clusters, outboxes, sooner: Notify::new() }, receivers)
     }
 
     pub(super) fn cluster(&self, name: &ClusterName) -> Arc<ClusterDesk> {
-        Arc::clone(
-            self.clusters
-                .get(name)
-                .expect("only declared clusters have listeners"),
-        )
+        Arc::clone(self.clusters.get(name).expect("only declared clusters have listeners"))
     }
 
     pub(super) fn now(&self) -> Moment {
@@ -124,11 +108,7 @@ impl Desk {
 
     pub(super) fn all_routed(&self) -> bool {
         let now = self.now();
-        self.look(|routes| {
-            self.clusters
-                .keys()
-                .all(|name| routes.lease_end(name) > now)
-        })
+        self.look(|routes| self.clusters.keys().all(|name| routes.lease_end(name) > now))
     }
 
     /// Changes the routes and applies what follows, as one.
@@ -143,15 +123,9 @@ impl Desk {
             let end = state.routes.lease_end(name);
             cluster.lease_end.store(end.0, Ordering::Release);
             let left = i64::try_from(now.until(end).as_millis()).unwrap_or(i64::MAX);
-            cluster
-                .metrics
-                .lease
-                .set(if end == Moment(u64::MAX) { -1 } else { left });
+            cluster.metrics.lease.set(if end == Moment(u64::MAX) { -1 } else { left });
             let epoch = state.routes.epoch(name).0;
-            cluster
-                .metrics
-                .epoch
-                .set(i64::try_from(epoch).unwrap_or(i64::MAX));
+            cluster.metrics.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
         }
         drop(state);
         self.sooner.notify_one();
@@ -170,18 +144,10 @@ impl Desk {
             Decision::Hold => None,
             Decision::Forward(forward) => {
                 let cut = CancellationToken::new();
-                let open = Open {
-                    cluster: Arc::clone(cluster),
-                    cut: cut.clone(),
-                };
+                let open = Open { cluster: Arc::clone(cluster), cut: cut.clone() };
                 state.open.insert(forward.session, open);
                 let (desk, cluster) = (Arc::clone(self), Arc::clone(cluster));
-                Some(Permission {
-                    desk,
-                    cluster,
-                    forward,
-                    cut,
-                })
+                Some(Permission { desk, cluster, forward, cut })
             }
         }
     }
@@ -211,10 +177,7 @@ impl Desk {
 
     fn apply(&self, state: &State, effect: Effect) {
         match effect {
-            Effect::Send {
-                to: Some(watcher),
-                message,
-            } => {
+            Effect::Send { to: Some(watcher), message } => {
                 if let Some(outbox) = self.outboxes.get(&watcher) {
                     let _ = outbox.try_send(message);
                 }
@@ -272,8 +235,7 @@ impl Drop for Permission {
         let session = self.forward.session;
         let ended = self.desk.lock().open.remove(&session);
         if ended.is_some() {
-            self.desk
-                .drive(|routes, now| routes.close(now, &self.cluster.name, session));
+            self.desk.drive(|routes, now| routes.close(now, &self.cluster.name, session));
         }
     }
 }

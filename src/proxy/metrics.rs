@@ -36,21 +36,9 @@ impl Metrics {
         let why = ["cluster", "reason"];
         let way = ["cluster", "direction"];
         Ok(Metrics {
-            open: gauge(
-                "regent_proxy_sessions_open",
-                "Sessions being forwarded.",
-                &port,
-            )?,
-            held: gauge(
-                "regent_proxy_clients_held",
-                "Clients waiting for a route.",
-                &port,
-            )?,
-            total: counter(
-                "regent_proxy_sessions_total",
-                "Sessions forwarded so far.",
-                &port,
-            )?,
+            open: gauge("regent_proxy_sessions_open", "Sessions being forwarded.", &port)?,
+            held: gauge("regent_proxy_clients_held", "Clients waiting for a route.", &port)?,
+            total: counter("regent_proxy_sessions_total", "Sessions forwarded so far.", &port)?,
             refused: counter("regent_proxy_refused_total", "Clients turned away.", &why)?,
             cut: counter("regent_proxy_cut_total", "Sessions cut.", &why)?,
             bytes: counter("regent_proxy_bytes_total", "Bytes forwarded.", &way)?,
@@ -59,11 +47,7 @@ impl Metrics {
                 "What is left of the write lease; -1 when the route needs none.",
                 &["cluster"],
             )?,
-            epoch: gauge(
-                "regent_proxy_epoch",
-                "The newest epoch heard of.",
-                &["cluster"],
-            )?,
+            epoch: gauge("regent_proxy_epoch", "The newest epoch heard of.", &["cluster"])?,
         })
     }
 
@@ -125,9 +109,7 @@ impl ClusterMetrics {
 
     pub(super) fn refused(&self, why: &Refusal) {
         let place = Refusal::ALL.iter().position(|known| known == why);
-        place
-            .into_iter()
-            .for_each(|place| self.refused[place].inc());
+        place.into_iter().for_each(|place| self.refused[place].inc());
     }
 
     pub(super) fn cut(&self, why: CutReason) {

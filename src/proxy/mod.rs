@@ -96,14 +96,7 @@ impl Proxy {
             };
             tasks.spawn(ending(accepting.clone(), door.receive(listener)));
         }
-        Ok(RunningProxy {
-            addresses,
-            desk,
-            accepting,
-            sessions,
-            tasks,
-            stop,
-        })
+        Ok(RunningProxy { addresses, desk, accepting, sessions, tasks, stop })
     }
 }
 
@@ -126,8 +119,7 @@ impl RunningProxy {
 
     /// The newest epoch it has heard of, and how many sessions it carries.
     pub fn state(&self, cluster: &ClusterName) -> (Epoch, usize) {
-        self.desk
-            .look(|routes| (routes.epoch(cluster), routes.sessions(cluster)))
+        self.desk.look(|routes| (routes.epoch(cluster), routes.sessions(cluster)))
     }
 
     /// Whether every cluster's writes can be forwarded now; for readiness checks.
@@ -141,10 +133,7 @@ impl RunningProxy {
         self.sessions.close();
         let drained = tokio::time::timeout(drain, self.sessions.wait()).await;
         if drained.is_err() {
-            tracing::warn!(
-                sessions = self.sessions.len(),
-                "cut sessions that did not end in time"
-            );
+            tracing::warn!(sessions = self.sessions.len(), "cut sessions that did not end in time");
         }
         self.stop.cancel();
         self.tasks.close();
@@ -177,10 +166,7 @@ pub enum ProxyError {
 
 async fn bind(address: &Endpoint) -> Result<TcpListener, ProxyError> {
     let bound = TcpListener::bind((address.host.as_str(), address.port)).await;
-    bound.map_err(|source| ProxyError::Listen {
-        address: address.clone(),
-        source,
-    })
+    bound.map_err(|source| ProxyError::Listen { address: address.clone(), source })
 }
 
 /// Runs `work` until it is done or `stop` is cancelled.
@@ -234,11 +220,6 @@ impl Door {
 /// Limits of one cluster that only the shell needs.
 impl ClusterDesk {
     fn new(name: &ClusterName, listen: &ProxyListen, metrics: &Metrics) -> Arc<ClusterDesk> {
-        Arc::new(ClusterDesk::with(
-            name,
-            listen.hold,
-            listen.max_connections,
-            metrics,
-        ))
+        Arc::new(ClusterDesk::with(name, listen.hold, listen.max_connections, metrics))
     }
 }

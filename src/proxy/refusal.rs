@@ -15,11 +15,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 3] = [
-        Refusal::TooManyConnections,
-        Refusal::NoRoute,
-        Refusal::Unreachable,
-    ];
+    pub const ALL: [Refusal; 3] =
+        [Refusal::TooManyConnections, Refusal::NoRoute, Refusal::Unreachable];
 
     /// MySQL's own number: 1040 is `ER_CON_COUNT_ERROR`, which pools back off from; 3168 is
     /// `ER_SERVER_ISNT_AVAILABLE`.

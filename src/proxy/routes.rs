@@ -150,12 +150,8 @@ pub enum CutReason {
 
 impl CutReason {
     /// All of them.
-    pub const ALL: [CutReason; 4] = [
-        CutReason::Superseded,
-        CutReason::LeaseRanOut,
-        CutReason::Revoked,
-        CutReason::Promoted,
-    ];
+    pub const ALL: [CutReason; 4] =
+        [CutReason::Superseded, CutReason::LeaseRanOut, CutReason::Revoked, CutReason::Promoted];
 
     /// For logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -195,9 +191,7 @@ impl Routes {
         for held in self.clusters.values_mut() {
             if held.write.is_some() && !held.kept && now >= held.until {
                 held.write = None;
-                held.cut(&mut effects, CutReason::LeaseRanOut, |session| {
-                    session.writable
-                });
+                held.cut(&mut effects, CutReason::LeaseRanOut, |session| session.writable);
             }
         }
         self.renew_if_due(now, &mut effects);
@@ -207,14 +201,8 @@ impl Routes {
     /// When `tick` has something to do next.
     pub fn next_deadline(&self) -> Moment {
         let governed = |held: &&Held| held.write.is_some() && !held.kept;
-        let leases = self
-            .clusters
-            .values()
-            .filter(governed)
-            .map(|held| held.until);
-        leases
-            .min()
-            .map_or(self.next_renewal, |first| first.min(self.next_renewal))
+        let leases = self.clusters.values().filter(governed).map(|held| held.until);
+        leases.min().map_or(self.next_renewal, |first| first.min(self.next_renewal))
     }
 
     /// Takes in what a watcher says.
@@ -222,16 +210,7 @@ impl Routes {
         let mut effects = self.tick(now);
         match message {
             ToProxy::Granted { sent, span, routes } => {
-                self.granted(
-                    now,
-                    from,
-                    Grant {
-                        sent,
-                        until: sent + span,
-                        routes,
-                    },
-                    &mut effects,
-                );
+                self.granted(now, from, Grant { sent, until: sent + span, routes }, &mut effects);
             }
             ToProxy::Changed { cluster, epoch } => {
                 let held = self.clusters.entry(cluster).or_default();
@@ -239,14 +218,7 @@ impl Routes {
                     let newer = epoch > held.known;
                     held.supersede(epoch, &mut effects);
                     self.leader = Some(from.clone());
-                    self.renew_within(
-                        now,
-                        if newer {
-                            Duration::ZERO
-                        } else {
-                            URGENT_SPACING
-                        },
-                    );
+                    self.renew_within(now, if newer { Duration::ZERO } else { URGENT_SPACING });
                 }
             }
             ToProxy::NotLeader { leader } => self.not_leader(now, from, leader),
@@ -282,9 +254,7 @@ impl Routes {
         };
         let target = match purpose {
             Purpose::Write => held.write_target(now).cloned(),
-            Purpose::Read => held
-                .read_target(now, self.data_center.as_ref(), failed)
-                .cloned(),
+            Purpose::Read => held.read_target(now, self.data_center.as_ref(), failed).cloned(),
         };
         let Some(target) = target else {
             return Decision::Hold;
@@ -293,23 +263,9 @@ impl Routes {
         self.last_session += 1;
         let session = SessionId(self.last_session);
         let (epoch, server) = (held.known, target.server.clone());
-        held.sessions.insert(
-            session,
-            Session {
-                epoch,
-                server,
-                writable,
-                cut: false,
-            },
-        );
+        held.sessions.insert(session, Session { epoch, server, writable, cut: false });
         let until = held.lease_end();
-        Decision::Forward(Forward {
-            session,
-            target,
-            epoch,
-            writable,
-            until,
-        })
+        Decision::Forward(Forward { session, target, epoch, writable, until })
     }
 
     /// Notes that a session has ended: not a byte of it will be forwarded any more.
@@ -342,23 +298,17 @@ impl Routes {
 
     /// Until when writable sessions of the newest epoch may forward; past when there is no route.
     pub fn lease_end(&self, cluster: &ClusterName) -> Moment {
-        self.clusters
-            .get(cluster)
-            .map_or(Moment::ZERO, Held::lease_end)
+        self.clusters.get(cluster).map_or(Moment::ZERO, Held::lease_end)
     }
 
     /// The newest epoch heard of.
     pub fn epoch(&self, cluster: &ClusterName) -> Epoch {
-        self.clusters
-            .get(cluster)
-            .map_or(Epoch::default(), |held| held.known)
+        self.clusters.get(cluster).map_or(Epoch::default(), |held| held.known)
     }
 
     /// Sessions entered and not closed yet.
     pub fn sessions(&self, cluster: &ClusterName) -> usize {
-        self.clusters
-            .get(cluster)
-            .map_or(0, |held| held.sessions.len())
+        self.clusters.get(cluster).map_or(0, |held| held.sessions.len())
     }
 
     /// The watcher that is believed to lead.
@@ -389,9 +339,7 @@ impl Routes {
         for (cluster, held) in &mut self.clusters {
             match grant.routes.get(cluster) {
                 Some(route) if held.install(now, route, grant.until, effects) => {
-                    effects.push(Effect::Opened {
-                        cluster: cluster.clone(),
-                    });
+                    effects.push(Effect::Opened { cluster: cluster.clone() });
                 }
                 Some(_) => {}
                 None => held.revoke(effects),
@@ -416,10 +364,7 @@ impl Routes {
 
     /// Makes the next renewal due now, or `spacing` after the last one if that is later.
     fn renew_within(&mut self, now: Moment, spacing: Duration) {
-        let earliest = self
-            .sent
-            .back()
-            .map_or(now, |last| (*last + spacing).max(now));
+        let earliest = self.sent.back().map_or(now, |last| (*last + spacing).max(now));
         self.next_renewal = self.next_renewal.min(earliest);
     }
 
@@ -446,24 +391,10 @@ impl Routes {
         }
         self.next_renewal = now + self.spacing();
         let count = |held: &Held| held.sessions.len() as u64;
-        let seen = self
-            .clusters
-            .iter()
-            .map(|(name, held)| (name.clone(), held.seen()))
-            .collect();
-        let sessions = self
-            .clusters
-            .iter()
-            .map(|(name, held)| (name.clone(), count(held)));
-        let message = FromProxy::Renew {
-            sent: now,
-            seen,
-            sessions: sessions.collect(),
-        };
-        effects.push(Effect::Send {
-            to: self.leader.clone(),
-            message,
-        });
+        let seen = self.clusters.iter().map(|(name, held)| (name.clone(), held.seen())).collect();
+        let sessions = self.clusters.iter().map(|(name, held)| (name.clone(), count(held)));
+        let message = FromProxy::Renew { sent: now, seen, sessions: sessions.collect() };
+        effects.push(Effect::Send { to: self.leader.clone(), message });
     }
 
     fn spacing(&self) -> Duration {
@@ -486,9 +417,7 @@ struct Grant {
 
 impl Held {
     fn write_target(&self, now: Moment) -> Option<&Target> {
-        self.write
-            .as_ref()
-            .filter(|_| self.kept || now < self.until)
+        self.write.as_ref().filter(|_| self.kept || now < self.until)
     }
 
     fn read_target(
@@ -498,16 +427,9 @@ impl Held {
         failed: &[ServerName],
     ) -> Option<&Target> {
         let primary = self.primary.as_ref();
-        let replicas = || {
-            self.reads
-                .iter()
-                .filter(|read| Some(&read.server) != primary)
-        };
+        let replicas = || self.reads.iter().filter(|read| Some(&read.server) != primary);
         let load = |read: &&Target| {
-            self.sessions
-                .values()
-                .filter(|session| session.server == read.server)
-                .count()
+            self.sessions.values().filter(|session| session.server == read.server).count()
         };
         let near = |read: &&Target| home == Some(&read.data_center);
         let fresh = |read: &&Target| !failed.contains(&read.server);
@@ -532,9 +454,7 @@ impl Held {
     /// The newest epoch of which no older writable session is left.
     fn seen(&self) -> Epoch {
         let open = self.sessions.values().filter(|session| session.writable);
-        open.map(|session| session.epoch)
-            .min()
-            .map_or(self.known, |oldest| oldest.min(self.known))
+        open.map(|session| session.epoch).min().map_or(self.known, |oldest| oldest.min(self.known))
     }
 
     /// A newer epoch exists: nothing of an older one may be forwarded to a primary from here on.
@@ -548,9 +468,7 @@ impl Held {
         self.primary = None;
         self.write = None;
         self.kept = false;
-        self.cut(effects, CutReason::Superseded, |session| {
-            session.writable || missed
-        });
+        self.cut(effects, CutReason::Superseded, |session| session.writable || missed);
     }
 
     /// Takes over a route of the known epoch; true when something opened or moved.
@@ -605,10 +523,7 @@ impl Held {
         for (id, session) in &mut self.sessions {
             if !session.cut && which(session) {
                 session.cut = true;
-                effects.push(Effect::Cut {
-                    session: *id,
-                    reason,
-                });
+                effects.push(Effect::Cut { session: *id, reason });
             }
         }
     }

@@ -14,11 +14,7 @@ fn shop() -> ClusterName {
 }
 
 fn target(server: &str) -> Target {
-    let place = if server.starts_with('p') {
-        "paris"
-    } else {
-        "london"
-    };
+    let place = if server.starts_with('p') { "paris" } else { "london" };
     Target {
         server: server.into(),
         address: format!("{server}:3306").parse().unwrap(),
@@ -36,11 +32,7 @@ fn route(epoch: u64, write: Option<&str>, reads: &[&str], kept: bool) -> Route {
 }
 
 fn grant(sent: Moment, route: Route) -> ToProxy {
-    ToProxy::Granted {
-        sent,
-        span: SPAN,
-        routes: BTreeMap::from([(shop(), route)]),
-    }
+    ToProxy::Granted { sent, span: SPAN, routes: BTreeMap::from([(shop(), route)]) }
 }
 
 fn fresh() -> Routes {
@@ -70,10 +62,7 @@ fn cuts(effects: &[Effect]) -> Vec<(SessionId, CutReason)> {
 
 fn reported(effects: &[Effect]) -> Option<Epoch> {
     effects.iter().rev().find_map(|effect| match effect {
-        Effect::Send {
-            message: FromProxy::Renew { seen, .. },
-            ..
-        } => seen.get(&shop()).copied(),
+        Effect::Send { message: FromProxy::Renew { seen, .. }, .. } => seen.get(&shop()).copied(),
         Effect::Cut { .. } | Effect::Opened { .. } => None,
     })
 }
@@ -82,16 +71,9 @@ fn reported(effects: &[Effect]) -> Option<Epoch> {
 fn a_lease_counts_from_the_request_and_ends_by_itself() {
     let mut routes = fresh();
     assert_eq!(opened(&mut routes, 1000, Purpose::Write), None);
-    tell(
-        &mut routes,
-        1900,
-        grant(at(1000), route(1, Some("p1"), &[], false)),
-    );
+    tell(&mut routes, 1900, grant(at(1000), route(1, Some("p1"), &[], false)));
     let forward = opened(&mut routes, 2999, Purpose::Write).unwrap();
-    assert_eq!(
-        (forward.target.server.as_str(), forward.until),
-        ("p1", at(3000))
-    );
+    assert_eq!((forward.target.server.as_str(), forward.until), ("p1", at(3000)));
     assert_eq!(opened(&mut routes, 3000, Purpose::Write), None);
     let effects = routes.tick(at(3000));
     assert_eq!(cuts(&effects), [(forward.session, CutReason::LeaseRanOut)]);
@@ -100,19 +82,9 @@ fn a_lease_counts_from_the_request_and_ends_by_itself() {
 
 #[test]
 fn only_answers_to_own_requests_extend() {
-    for wrong in [
-        at(999),
-        at(1001),
-        at(9_000_000),
-        Moment::ZERO,
-        Moment(u64::MAX),
-    ] {
+    for wrong in [at(999), at(1001), at(9_000_000), Moment::ZERO, Moment(u64::MAX)] {
         let mut routes = fresh();
-        tell(
-            &mut routes,
-            1002,
-            grant(wrong, route(1, Some("p1"), &[], false)),
-        );
+        tell(&mut routes, 1002, grant(wrong, route(1, Some("p1"), &[], false)));
         assert_eq!(opened(&mut routes, 1002, Purpose::Write), None, "{wrong:?}");
     }
 }
@@ -120,59 +92,30 @@ fn only_answers_to_own_requests_extend() {
 #[test]
 fn an_older_epoch_and_a_second_primary_are_not_believed() {
     let mut routes = fresh();
-    tell(
-        &mut routes,
-        1000,
-        grant(at(1000), route(2, Some("p1"), &[], false)),
-    );
-    for contradiction in [
-        route(1, Some("p2"), &[], true),
-        route(2, Some("p2"), &[], false),
-    ] {
+    tell(&mut routes, 1000, grant(at(1000), route(2, Some("p1"), &[], false)));
+    for contradiction in [route(1, Some("p2"), &[], true), route(2, Some("p2"), &[], false)] {
         tell(&mut routes, 1001, grant(at(1000), contradiction));
         let forward = opened(&mut routes, 1001, Purpose::Write).unwrap();
-        assert_eq!(
-            (forward.target.server.as_str(), forward.epoch),
-            ("p1", Epoch(2))
-        );
+        assert_eq!((forward.target.server.as_str(), forward.epoch), ("p1", Epoch(2)));
     }
 }
 
 #[test]
 fn a_newer_epoch_cuts_and_is_reported_when_the_cut_is_done() {
     let mut routes = fresh();
-    tell(
-        &mut routes,
-        1000,
-        grant(at(1000), route(1, Some("p1"), &["l1"], true)),
-    );
+    tell(&mut routes, 1000, grant(at(1000), route(1, Some("p1"), &["l1"], true)));
     let write = opened(&mut routes, 1001, Purpose::Write).unwrap();
     let read = opened(&mut routes, 1001, Purpose::Read).unwrap();
     assert!(write.writable && !read.writable);
-    let changed = ToProxy::Changed {
-        cluster: shop(),
-        epoch: Epoch(2),
-    };
+    let changed = ToProxy::Changed { cluster: shop(), epoch: Epoch(2) };
     let effects = tell(&mut routes, 1002, changed);
     assert_eq!(cuts(&effects), [(write.session, CutReason::Superseded)]);
-    assert_eq!(
-        reported(&effects),
-        Some(Epoch(1)),
-        "the session may still forward"
-    );
-    assert_eq!(
-        opened(&mut routes, 1002, Purpose::Write),
-        None,
-        "kept, but superseded"
-    );
+    assert_eq!(reported(&effects), Some(Epoch(1)), "the session may still forward");
+    assert_eq!(opened(&mut routes, 1002, Purpose::Write), None, "kept, but superseded");
     let effects = routes.close(at(1003), &shop(), write.session);
     assert_eq!(reported(&effects), Some(Epoch(2)));
 
-    let effects = tell(
-        &mut routes,
-        1010,
-        grant(at(1003), route(2, Some("l1"), &["p1"], true)),
-    );
+    let effects = tell(&mut routes, 1010, grant(at(1003), route(2, Some("l1"), &["p1"], true)));
     assert_eq!(cuts(&effects), [(read.session, CutReason::Promoted)]);
     assert!(effects.contains(&Effect::Opened { cluster: shop() }));
 }
@@ -180,34 +123,19 @@ fn a_newer_epoch_cuts_and_is_reported_when_the_cut_is_done() {
 #[test]
 fn a_kept_route_outlives_its_lease() {
     let mut routes = fresh();
-    tell(
-        &mut routes,
-        1000,
-        grant(at(1000), route(1, Some("p1"), &[], true)),
-    );
+    tell(&mut routes, 1000, grant(at(1000), route(1, Some("p1"), &[], true)));
     let first = opened(&mut routes, 1000, Purpose::Write).unwrap();
     assert_eq!(cuts(&routes.tick(at(500_000))), []);
     assert!(opened(&mut routes, 500_000, Purpose::Write).is_some());
-    let changed = ToProxy::Changed {
-        cluster: shop(),
-        epoch: Epoch(2),
-    };
-    assert!(
-        cuts(&tell(&mut routes, 500_001, changed))
-            .iter()
-            .any(|cut| cut.0 == first.session)
-    );
+    let changed = ToProxy::Changed { cluster: shop(), epoch: Epoch(2) };
+    assert!(cuts(&tell(&mut routes, 500_001, changed)).iter().any(|cut| cut.0 == first.session));
 }
 
 #[test]
 fn reads_stay_near_spread_and_fall_back() {
     let mut routes = fresh();
     let reads = ["p2", "l1", "l2", "p1"];
-    tell(
-        &mut routes,
-        1000,
-        grant(at(1000), route(1, Some("p1"), &reads, false)),
-    );
+    tell(&mut routes, 1000, grant(at(1000), route(1, Some("p1"), &reads, false)));
     let mut picks: Vec<String> = Vec::new();
     for _ in 0..4 {
         let forward = opened(&mut routes, 1001, Purpose::Read).unwrap();
@@ -230,11 +158,7 @@ fn reads_stay_near_spread_and_fall_back() {
 #[test]
 fn renewals_go_to_the_leader_and_to_all_when_it_falls_silent() {
     let mut routes = fresh();
-    tell(
-        &mut routes,
-        1000,
-        grant(at(1000), route(1, Some("p1"), &[], false)),
-    );
+    tell(&mut routes, 1000, grant(at(1000), route(1, Some("p1"), &[], false)));
     let to = |effects: Vec<Effect>| match effects.first() {
         Some(Effect::Send { to, .. }) => Some(to.clone()),
         _ => None,
@@ -252,16 +176,8 @@ fn renewals_go_to_the_leader_and_to_all_when_it_falls_silent() {
 #[derive(Clone, Debug)]
 enum Act {
     Pass(u64),
-    Grant {
-        back: usize,
-        epoch: u64,
-        server: u8,
-        kept: bool,
-    },
-    Bogus {
-        sent: u64,
-        epoch: u64,
-    },
+    Grant { back: usize, epoch: u64, server: u8, kept: bool },
+    Bogus { sent: u64, epoch: u64 },
     Changed(u64),
     Open(bool),
     Close(usize),
@@ -293,16 +209,11 @@ impl Shadow {
     fn note(&mut self, effects: &[Effect]) {
         for effect in effects {
             match effect {
-                Effect::Send {
-                    message: FromProxy::Renew { sent, seen, .. },
-                    ..
-                } => {
+                Effect::Send { message: FromProxy::Renew { sent, seen, .. }, .. } => {
                     self.sent.push(*sent);
                     let seen = seen.get(&shop()).map_or(0, |epoch| epoch.0);
-                    let older = self
-                        .open
-                        .values()
-                        .any(|(epoch, _, writes)| *writes && *epoch < seen);
+                    let older =
+                        self.open.values().any(|(epoch, _, writes)| *writes && *epoch < seen);
                     // A cut session is still in `open` here until it is closed below.
                     assert!(!older, "reported {seen} with an older session open");
                 }

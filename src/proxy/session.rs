@@ -133,10 +133,7 @@ impl Session {
         let port = self.cluster.metrics.port(self.purpose);
         port.total.inc();
         port.open.inc();
-        let counters = (
-            &self.cluster.metrics.to_server,
-            &self.cluster.metrics.to_client,
-        );
+        let counters = (&self.cluster.metrics.to_server, &self.cluster.metrics.to_client);
         let copied = tokio::select! {
             biased;
             () = permission.is_cut() => Err(io::ErrorKind::ConnectionAborted.into()),
@@ -163,20 +160,14 @@ struct Waiting<'a> {
 impl Waiting<'_> {
     fn begin(session: &Session) -> Waiting<'_> {
         session.cluster.metrics.port(session.purpose).held.inc();
-        session
-            .desk
-            .drive(|routes, now| routes.wait(now, &session.cluster.name));
+        session.desk.drive(|routes, now| routes.wait(now, &session.cluster.name));
         Waiting { session }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let Session {
-            desk,
-            cluster,
-            purpose,
-        } = self.session;
+        let Session { desk, cluster, purpose } = self.session;
         cluster.metrics.port(*purpose).held.dec();
         desk.drive(|routes, _| {
             routes.stop_waiting(&cluster.name);

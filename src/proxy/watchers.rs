@@ -29,12 +29,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(watcher: &WatcherSpec, hello: Hello, desk: Arc<Desk>) -> Link {
-        Link {
-            id: watcher.id.clone(),
-            address: watcher.peer.clone(),
-            hello,
-            desk,
-        }
+        Link { id: watcher.id.clone(), address: watcher.peer.clone(), hello, desk }
     }
 
     /// Connects again and again, for ever.
@@ -42,20 +37,15 @@ impl Link {
         let mut pause = PAUSE;
         let mut said = false;
         loop {
-            match timeout(PATIENCE, self.connect())
-                .await
-                .unwrap_or_else(|e| Err(late(e)))
-            {
+            match timeout(PATIENCE, self.connect()).await.unwrap_or_else(|e| Err(late(e))) {
                 Ok((reader, writer)) => {
                     tracing::info!(watcher = %self.id, "linked");
                     (pause, said) = (PAUSE, false);
                     // What waited for the link is old; being linked causes something newer.
                     while outbox.try_recv().is_ok() {}
-                    self.desk
-                        .drive(|routes, now| routes.on_link(now, &self.id, true));
+                    self.desk.drive(|routes, now| routes.on_link(now, &self.id, true));
                     let error = self.talk(reader, writer, &mut outbox).await;
-                    self.desk
-                        .drive(|routes, now| routes.on_link(now, &self.id, false));
+                    self.desk.drive(|routes, now| routes.on_link(now, &self.id, false));
                     tracing::warn!(watcher = %self.id, %error, "link lost");
                 }
                 Err(error) if !said => {
@@ -78,10 +68,7 @@ impl Link {
         let theirs = wire::greet(&mut reader, &mut writer, &self.hello).await?;
         if theirs.role != Role::Watcher || theirs.name != self.id.as_str() {
             let (role, name) = (theirs.role, theirs.name);
-            return Err(WireError::NotOurs(wire::Refusal::UnknownName {
-                role,
-                name,
-            }));
+            return Err(WireError::NotOurs(wire::Refusal::UnknownName { role, name }));
         }
         Ok((reader, writer))
     }
@@ -111,8 +98,7 @@ impl Link {
         let frame = frame.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         if frame.kind == Kind::PROXY {
             let message: ToProxy = frame.parse()?;
-            self.desk
-                .drive(|routes, now| routes.on_message(now, &self.id, message));
+            self.desk.drive(|routes, now| routes.on_message(now, &self.id, message));
         }
         Ok(())
     }

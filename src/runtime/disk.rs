@@ -70,9 +70,7 @@ impl Disk {
             Some(marker) => marker,
             // A first start that was cut short has written no record yet, and may begin again.
             None if was_used(dir, &db)? => {
-                return Err(DiskError::Missing {
-                    path: Marker::path(dir),
-                });
+                return Err(DiskError::Missing { path: Marker::path(dir) });
             }
             None => Marker::new(own)?,
         };
@@ -81,8 +79,7 @@ impl Disk {
         if fresh {
             let id = marker.store.as_bytes();
             db.insert(STORE_ID, id).map_err(|e| sled_error(dir, e))?;
-            db.insert(NUMBER, &0u64.to_be_bytes())
-                .map_err(|e| sled_error(dir, e))?;
+            db.insert(NUMBER, &0u64.to_be_bytes()).map_err(|e| sled_error(dir, e))?;
         }
         let mark = Mark::open(dir, fresh)?;
         files::create_dir(&snapshot_dir(dir))?;
@@ -143,9 +140,7 @@ impl Disk {
         let number = self.number + 1;
         batch.insert(NUMBER, &number.to_be_bytes());
         let dir = self.dir.clone();
-        guarded(&dir, || {
-            self.db.apply_batch(batch).map_err(|e| sled_error(&dir, e))
-        })?;
+        guarded(&dir, || self.db.apply_batch(batch).map_err(|e| sled_error(&dir, e)))?;
         self.number = number;
         self.entries = entries;
         if let Some(snapshot) = &record.snapshot {
@@ -179,37 +174,23 @@ impl Disk {
             files::sync_dir(&blobs)?;
         }
         self.blobs = known.into_iter().map(|path| (path, ())).collect();
-        self.db_file
-            .sync_data()
-            .map_err(|e| io_error(&sled_dir(&self.dir).join("db"), e))
+        self.db_file.sync_data().map_err(|e| io_error(&sled_dir(&self.dir).join("db"), e))
     }
 
     fn load(&mut self, marker: &Marker) -> Result<Stored, DiskError> {
         let dir = self.dir.clone();
         let get = |key| self.db.get(key).map_err(|e| sled_error(&dir, e));
-        let damaged = |key: &str| DiskError::Damaged {
-            path: sled_dir(&dir),
-            what: key.to_owned(),
-        };
+        let damaged = |key: &str| DiskError::Damaged { path: sled_dir(&dir), what: key.to_owned() };
         let id = get(STORE_ID)?.ok_or_else(|| damaged("no store id: the store was emptied"))?;
         if id.as_ref() != marker.store.as_bytes() {
-            return Err(DiskError::OtherStore {
-                path: sled_dir(&dir),
-            });
+            return Err(DiskError::OtherStore { path: sled_dir(&dir) });
         }
         let number = get(NUMBER)?.ok_or_else(|| damaged("no record number"))?;
-        let number = number
-            .as_ref()
-            .try_into()
-            .map_err(|_| damaged("a record number"))?;
+        let number = number.as_ref().try_into().map_err(|_| damaged("a record number"))?;
         self.number = u64::from_be_bytes(number);
         let acknowledged = self.mark.number();
         if self.number < acknowledged {
-            return Err(DiskError::FellBehind {
-                path: dir,
-                found: self.number,
-                acknowledged,
-            });
+            return Err(DiskError::FellBehind { path: dir, found: self.number, acknowledged });
         }
         let mut stored = Stored::default();
         if let Some(sealed) = get(HARD_STATE)? {
@@ -218,9 +199,7 @@ impl Disk {
         }
         if let Some(sealed) = get(SNAPSHOT)? {
             let bytes = unseal(&sealed).ok_or_else(|| damaged("the snapshot's index"))?;
-            let index = bytes
-                .try_into()
-                .map_err(|_| damaged("the snapshot's index"))?;
+            let index = bytes.try_into().map_err(|_| damaged("the snapshot's index"))?;
             let index = u64::from_be_bytes(index);
             let encoded = files::read_snapshot(&snapshot_path(&dir, index))?;
             self.snapshot = Some(index);
@@ -235,17 +214,12 @@ impl Disk {
         let mut joined: BTreeMap<u64, (u16, Vec<u8>)> = BTreeMap::new();
         for item in self.db.scan_prefix([ENTRY]) {
             let (key, chunk) = item.map_err(|e| sled_error(&self.dir, e))?;
-            let damaged = |what: String| DiskError::Damaged {
-                path: path.clone(),
-                what,
-            };
+            let damaged = |what: String| DiskError::Damaged { path: path.clone(), what };
             let (index, number) = split_entry_key(&key)
                 .ok_or_else(|| damaged(format!("a log entry's key {key:?}")))?;
             let (chunks, bytes) = joined.entry(index).or_default();
             if *chunks != number {
-                return Err(damaged(format!(
-                    "log entry {index}: chunk {chunks} is missing"
-                )));
+                return Err(damaged(format!("log entry {index}: chunk {chunks} is missing")));
             }
             *chunks += 1;
             bytes.extend_from_slice(&chunk);
@@ -272,9 +246,7 @@ fn put_entry(batch: &mut sled::Batch, index: u64, encoded: &[u8]) -> Result<u16,
     let mut chunks = 0u16;
     for chunk in seal(encoded).chunks(CHUNK) {
         batch.insert(entry_key(index, chunks).as_slice(), chunk);
-        chunks = chunks.checked_add(1).ok_or(DiskError::TooLarge {
-            bytes: encoded.len(),
-        })?;
+        chunks = chunks.checked_add(1).ok_or(DiskError::TooLarge { bytes: encoded.len() })?;
     }
     Ok(chunks)
 }
@@ -288,10 +260,7 @@ fn entry_key(index: u64, chunk: u16) -> Vec<u8> {
 
 fn split_entry_key(key: &[u8]) -> Option<(u64, u16)> {
     let (index, chunk) = key.get(1..)?.split_first_chunk::<8>()?;
-    Some((
-        u64::from_be_bytes(*index),
-        u16::from_be_bytes(chunk.try_into().ok()?),
-    ))
+    Some((u64::from_be_bytes(*index), u16::from_be_bytes(chunk.try_into().ok()?)))
 }
 
 fn seal(bytes: &[u8]) -> Vec<u8> {
@@ -332,23 +301,15 @@ fn open_sled(path: &Path) -> Result<sled::Db, DiskError> {
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("a panic");
-        Err(DiskError::Damaged {
-            path: path.to_owned(),
-            what: format!("the store ({said})"),
-        })
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Err(DiskError::Damaged { path: path.to_owned(), what: format!("the store ({said})") })
     })
 }
 
 fn sled_error(path: &Path, error: sled::Error) -> DiskError {
     match error {
         sled::Error::Io(error) => io_error(path, error),
-        other => DiskError::Damaged {
-            path: path.to_owned(),
-            what: format!("the store ({other})"),
-        },
+        other => DiskError::Damaged { path: path.to_owned(), what: format!("the store ({other})") },
     }
 }
 

@@ -72,18 +72,8 @@ impl Handle {
     pub fn open(name: WatcherName, apis: BTreeMap<WatcherName, Endpoint>) -> (Handle, Desk) {
         let (asks, asked) = mpsc::channel(MAX_WAITING);
         let (health, seen) = watch::channel(NodeHealth::default());
-        let shared = Shared {
-            name,
-            apis,
-            asks,
-            health: seen,
-        };
-        (
-            Handle {
-                shared: Arc::new(shared),
-            },
-            Desk { asked, health },
-        )
+        let shared = Shared { name, apis, asks, health: seen };
+        (Handle { shared: Arc::new(shared) }, Desk { asked, health })
     }
 
     /// Asks the watcher. A full queue is answered with a `Busy` refusal at once.
@@ -119,11 +109,7 @@ impl Handle {
 
 fn busy() -> Refusal {
     let text = format!("{MAX_WAITING} requests are waiting for this watcher; try again shortly");
-    Refusal {
-        code: RefusalCode::Busy,
-        text,
-        leader: None,
-    }
+    Refusal { code: RefusalCode::Busy, text, leader: None }
 }
 
 #[cfg(test)]

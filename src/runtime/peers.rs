@@ -56,10 +56,7 @@ impl Peers {
         stop: CancellationToken,
     ) -> io::Result<Peers> {
         let undeclared = || io::Error::new(io::ErrorKind::NotFound, "this watcher is not declared");
-        let spec = watchers
-            .iter()
-            .find(|spec| &spec.id == own)
-            .ok_or_else(undeclared)?;
+        let spec = watchers.iter().find(|spec| &spec.id == own).ok_or_else(undeclared)?;
         let listener = TcpListener::bind((spec.peer.host.as_str(), spec.peer.port)).await?;
         let fleet = fingerprint(watchers.iter().map(|spec| &spec.id));
         let hello = Hello::new(Role::Watcher, own.as_str(), fleet);
@@ -88,11 +85,7 @@ impl Peers {
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(dialer.keep()).await });
         }
-        Ok(Peers {
-            outgoing,
-            proxies,
-            address,
-        })
+        Ok(Peers { outgoing, proxies, address })
     }
 
     /// Sends to another watcher; lost when the link is down.
@@ -156,10 +149,7 @@ impl Outbox {
     }
 
     fn set_up(&self, up: bool) {
-        *lock(&self.queue) = Queue {
-            up,
-            ..Queue::default()
-        };
+        *lock(&self.queue) = Queue { up, ..Queue::default() };
     }
 }
 
@@ -211,9 +201,7 @@ impl Dialer {
         &self,
     ) -> Result<(FrameReader<OwnedReadHalf>, FrameWriter<OwnedWriteHalf>), WireError> {
         let address = (self.address.host.as_str(), self.address.port);
-        let stream = timeout(CONNECT_LIMIT, TcpStream::connect(address))
-            .await
-            .map_err(late)??;
+        let stream = timeout(CONNECT_LIMIT, TcpStream::connect(address)).await.map_err(late)??;
         let (mut reader, mut writer) = split(stream)?;
         let greeted = greet(&mut reader, &mut writer, &self.hello);
         let theirs = timeout(GREETING_LIMIT, greeted).await.map_err(late)??;
@@ -253,13 +241,7 @@ impl Dialer {
             self.outbox.set_up(true);
         }
         // A closed inbox means that this watcher is ending.
-        let _ = self
-            .inbox
-            .send(Input::PeerLink {
-                peer: self.peer.clone(),
-                up,
-            })
-            .await;
+        let _ = self.inbox.send(Input::PeerLink { peer: self.peer.clone(), up }).await;
     }
 }
 
@@ -282,16 +264,12 @@ impl Desk {
 
     async fn serve(&self, stream: TcpStream) -> Result<(), WireError> {
         let (mut reader, mut writer) = split(stream)?;
-        let greeted = be_greeted(&mut reader, &mut writer, &self.hello, |theirs| {
-            self.welcomes(theirs)
-        });
+        let greeted =
+            be_greeted(&mut reader, &mut writer, &self.hello, |theirs| self.welcomes(theirs));
         let theirs = timeout(GREETING_LIMIT, greeted).await.map_err(late)??;
         match theirs.role {
             Role::Watcher => self.hear_watcher(WatcherName(theirs.name), reader).await,
-            Role::Proxy => {
-                self.serve_proxy(ProxyName(theirs.name), reader, writer)
-                    .await
-            }
+            Role::Proxy => self.serve_proxy(ProxyName(theirs.name), reader, writer).await,
         }
     }
 
@@ -310,10 +288,7 @@ impl Desk {
                 },
                 _ => continue,
             };
-            let input = Input::PeerMessage {
-                from: from.clone(),
-                message,
-            };
+            let input = Input::PeerMessage { from: from.clone(), message };
             if self.inbox.send(input).await.is_err() {
                 break;
             }
@@ -372,10 +347,7 @@ impl Proxies {
         let (queue, receiver) = mpsc::channel(PROXY_QUEUE);
         let mut seats = self.seats();
         seats.retain(|_, seat| !seat.ends.is_cancelled());
-        let seat = Seat {
-            queue,
-            ends: ends.clone(),
-        };
+        let seat = Seat { queue, ends: ends.clone() };
         if let Some(older) = seats.insert(proxy.clone(), seat) {
             older.ends.cancel();
         }
@@ -427,18 +399,12 @@ fn split(stream: TcpStream) -> Result<Halves, WireError> {
     socket.set_tcp_keepalive(&alive)?;
     socket.set_tcp_user_timeout(Some(STALL_LIMIT))?;
     let (reader, writer) = stream.into_split();
-    Ok((
-        FrameReader::new(reader),
-        FrameWriter::new(writer, Role::Watcher.limit()),
-    ))
+    Ok((FrameReader::new(reader), FrameWriter::new(writer, Role::Watcher.limit())))
 }
 
 fn frame_of(message: PeerMessage) -> Result<Frame, WireError> {
     match message {
-        PeerMessage::Raft(bytes) => Ok(Frame {
-            kind: Kind::RAFT,
-            payload: bytes.into(),
-        }),
+        PeerMessage::Raft(bytes) => Ok(Frame { kind: Kind::RAFT, payload: bytes.into() }),
         message => Frame::json(Kind::PEER, &message),
     }
 }

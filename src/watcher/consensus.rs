@@ -175,9 +175,7 @@ impl Consensus {
             max_uncommitted_size: UNCOMMITTED_BYTES,
             ..raft::Config::default()
         };
-        config
-            .validate()
-            .map_err(|error| ConsensusError::Timing(error.to_string()))?;
+        config.validate().map_err(|error| ConsensusError::Timing(error.to_string()))?;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, log, &logger)
             .map_err(|error| ConsensusError::Raft(error.to_string()))?;
@@ -197,13 +195,7 @@ impl Consensus {
             compacted: Vec::new(),
         };
         consensus.settle_election_timeout();
-        Ok((
-            consensus,
-            Recovered {
-                snapshot: state,
-                applied,
-            },
-        ))
+        Ok((consensus, Recovered { snapshot: state, applied }))
     }
 
     /// Lets the time pass that has passed; call it for any input, and at [`Consensus::next_tick`].
@@ -251,28 +243,18 @@ impl Consensus {
         let stepped = self.node.step(message);
         self.settle_election_timeout();
         self.note_step_down();
-        Ok(stepped
-            .err()
-            .map(|error| Ignored::Refused(error.to_string())))
+        Ok(stepped.err().map(|error| Ignored::Refused(error.to_string())))
     }
 
     /// Appends to the log, on the leader; it is decided when it comes back as committed.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<Proposed, Refused> {
         if data.is_empty() || data.len() > PROPOSAL_LIMIT {
-            return Err(Refused::Size {
-                bytes: data.len(),
-                limit: PROPOSAL_LIMIT,
-            });
+            return Err(Refused::Size { bytes: data.len(), limit: PROPOSAL_LIMIT });
         }
         self.must_lead()?;
         // raft-rs would forward a follower's proposal; asked only of leaders, it never does.
-        self.node
-            .propose(Vec::new(), data)
-            .map_err(|_| Refused::Busy)?;
-        Ok(Proposed {
-            term: self.term(),
-            index: self.last_index(),
-        })
+        self.node.propose(Vec::new(), data).map_err(|_| Refused::Busy)?;
+        Ok(Proposed { term: self.term(), index: self.last_index() })
     }
 
     /// Asks the others, as leader, whether they still follow; answered by [`Drained::reads`]
@@ -287,13 +269,7 @@ impl Consensus {
         }
         let round = self.next_round;
         self.next_round += 1;
-        self.rounds.insert(
-            round,
-            Round {
-                context,
-                asked: now,
-            },
-        );
+        self.rounds.insert(round, Round { context, asked: now });
         self.node.read_index(round.to_be_bytes().to_vec());
         Ok(())
     }
@@ -302,11 +278,7 @@ impl Consensus {
     pub fn persisted(&mut self, ticket: u64) {
         let mut number = 0;
         let mut snapshot = None;
-        while self
-            .unsynced
-            .front()
-            .is_some_and(|first| first.ticket <= ticket)
-        {
+        while self.unsynced.front().is_some_and(|first| first.ticket <= ticket) {
             let Some(done) = self.unsynced.pop_front() else {
                 break;
             };
@@ -355,20 +327,15 @@ impl Consensus {
             ..Record::default()
         };
         let ticket = self.take_ticket();
-        self.unsynced.push_back(Unsynced {
-            ticket,
-            ..Unsynced::default()
-        });
+        self.unsynced.push_back(Unsynced { ticket, ..Unsynced::default() });
         self.compacted.push((ticket, record));
         Ok(true)
     }
 
     /// Everything that is to be done by now; call it after each input.
     pub fn drain(&mut self, now: Moment) -> Result<Drained, ConsensusError> {
-        let mut drained = Drained {
-            persist: std::mem::take(&mut self.compacted),
-            ..Drained::default()
-        };
+        let mut drained =
+            Drained { persist: std::mem::take(&mut self.compacted), ..Drained::default() };
         while self.node.has_ready() {
             self.take_ready(now, &mut drained)?;
         }
@@ -427,8 +394,7 @@ impl Consensus {
     /// A follower refuses votes for `raft_election_ticks` ticks after it heard from its leader,
     /// the first of which may pass at once; a tenth is left for clocks of different rates.
     pub fn surely_leads_until(&self) -> Option<Moment> {
-        self.quorum_confirmed_at()
-            .map(|confirmed| self.timers.lease_end(confirmed))
+        self.quorum_confirmed_at().map(|confirmed| self.timers.lease_end(confirmed))
     }
 
     /// Before that, this watcher must not help to elect anybody.
@@ -459,9 +425,7 @@ impl Consensus {
             self.node.mut_store().replace(snapshot);
         }
         for entry in ready.entries() {
-            record
-                .entries
-                .push((entry.index, seal(entry).map_err(ConsensusError::Encoding)?));
+            record.entries.push((entry.index, seal(entry).map_err(ConsensusError::Encoding)?));
         }
         let store = self.node.mut_store();
         store.append(ready.entries());
@@ -481,12 +445,7 @@ impl Consensus {
         if must_sync {
             record.hard_state = Some(self.sealed_hard_state()?);
             let ticket = self.take_ticket();
-            self.unsynced.push_back(Unsynced {
-                ticket,
-                number,
-                messages,
-                snapshot: installed,
-            });
+            self.unsynced.push_back(Unsynced { ticket, number, messages, snapshot: installed });
             drained.persist.push((ticket, record));
         } else {
             self.join_unsynced(number, messages);
@@ -513,13 +472,11 @@ impl Consensus {
 
     fn hand_out(&self, entries: Vec<raft::eraftpb::Entry>, drained: &mut Drained) -> Option<u64> {
         let last = entries.last().map(|entry| entry.index);
-        drained
-            .committed
-            .extend(entries.into_iter().map(|entry| Committed {
-                index: entry.index,
-                term: entry.term,
-                data: entry.data.to_vec(),
-            }));
+        drained.committed.extend(entries.into_iter().map(|entry| Committed {
+            index: entry.index,
+            term: entry.term,
+            data: entry.data.to_vec(),
+        }));
         last
     }
 
@@ -527,11 +484,7 @@ impl Consensus {
         let key: [u8; 8] = state.request_ctx.as_slice().try_into().ok()?;
         let round = self.rounds.remove(&u64::from_be_bytes(key))?;
         self.confirmed = self.confirmed.max(Some(round.asked));
-        Some(ReadReady {
-            context: round.context,
-            index: state.index,
-            asked: round.asked,
-        })
+        Some(ReadReady { context: round.context, index: state.index, asked: round.asked })
     }
 
     fn post(&mut self, message: Message) {
@@ -549,9 +502,7 @@ impl Consensus {
     /// replaces it after every call that may have done so, so that equal seeds make equal runs.
     fn settle_election_timeout(&mut self) {
         let raft = &mut self.node.raft;
-        let ticks = self
-            .timers
-            .election_timeout(raft.term, raft.state as u8, raft.leader_id);
+        let ticks = self.timers.election_timeout(raft.term, raft.state as u8, raft.leader_id);
         raft.set_randomized_election_timeout(ticks);
     }
 
@@ -564,8 +515,7 @@ impl Consensus {
         }
         self.leads = leads;
         if let Some(confirmed) = self.confirmed.take() {
-            self.timers
-                .withhold_votes_until(self.timers.lease_end(confirmed));
+            self.timers.withhold_votes_until(self.timers.lease_end(confirmed));
         }
         self.rounds.clear();
         self.snapshots_sent.clear();
@@ -593,9 +543,7 @@ impl Consensus {
         if self.is_leader() {
             return Ok(());
         }
-        Err(Refused::NotLeader {
-            leader: self.leader().cloned(),
-        })
+        Err(Refused::NotLeader { leader: self.leader().cloned() })
     }
 
     fn sealed_hard_state(&self) -> Result<Vec<u8>, ConsensusError> {

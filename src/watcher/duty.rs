@@ -96,9 +96,7 @@ impl Duty {
     }
 
     pub(super) fn may_alarm(&mut self, now: Moment) -> bool {
-        let may = self
-            .last_alarm
-            .is_none_or(|last| now.since(last) >= ALARM_GAP);
+        let may = self.last_alarm.is_none_or(|last| now.since(last) >= ALARM_GAP);
         if may {
             self.last_alarm = Some(now);
         }
@@ -108,9 +106,7 @@ impl Duty {
     /// For how long a finding has been there.
     pub(super) fn lasting(&self, now: Moment, finding: &Finding) -> Duration {
         let track = self.tracks.get(&(finding.kind, finding.server.clone()));
-        track
-            .filter(|track| track.present)
-            .map_or(Duration::ZERO, |track| now.since(track.since))
+        track.filter(|track| track.present).map_or(Duration::ZERO, |track| now.since(track.since))
     }
 
     /// What was done before, for cooldowns and budgets.
@@ -134,13 +130,7 @@ impl Duty {
             self.look_now(now);
         }
         match command {
-            Command::Finish {
-                stage,
-                step,
-                attempt,
-                outcome: Outcome::Retry(_),
-                ..
-            } => {
+            Command::Finish { stage, step, attempt, outcome: Outcome::Retry(_), .. } => {
                 let pause = Duration::from_millis(25 << (*attempt).min(6));
                 self.pauses.insert((*stage, *step), now + pause);
             }
@@ -177,16 +167,8 @@ impl Duty {
             return self.drive(now, term, situation, open, ledger);
         }
         if situation.state.writer == Writer::Unassigned {
-            if let Verdict::Primary {
-                server: primary,
-                why,
-            } = adoption::verdict(situation)
-            {
-                return vec![Command::Adopt {
-                    cluster: cluster.clone(),
-                    primary,
-                    why,
-                }];
+            if let Verdict::Primary { server: primary, why } = adoption::verdict(situation) {
+                return vec![Command::Adopt { cluster: cluster.clone(), primary, why }];
             }
         }
         let findings = diagnose(situation);
@@ -196,14 +178,7 @@ impl Duty {
         let response = response::respond(situation, &findings, &lasting, &past);
         if let Act::Open(procedure) = response.act {
             let seen = situation.state.epoch;
-            commands.insert(
-                0,
-                Command::Open {
-                    cluster: cluster.clone(),
-                    seen,
-                    procedure,
-                },
-            );
+            commands.insert(0, Command::Open { cluster: cluster.clone(), seen, procedure });
         }
         commands
     }
@@ -216,11 +191,7 @@ impl Duty {
         let mut notes = Vec::new();
         let mut note = |kind: &str, text: String| {
             let (cluster, kind) = (cluster.clone(), kind.to_owned());
-            notes.push(Command::Note {
-                cluster,
-                kind,
-                text,
-            });
+            notes.push(Command::Note { cluster, kind, text });
         };
         for finding in findings {
             let fresh = || Track {
@@ -241,19 +212,13 @@ impl Duty {
             track.text.clone_from(&finding.text);
             if !track.noted && now.since(track.since) >= NOTE_AFTER {
                 track.noted = true;
-                note(
-                    "finding_began",
-                    format!("{}: {}", finding.kind, finding.text),
-                );
+                note("finding_began", format!("{}: {}", finding.kind, finding.text));
             }
         }
         self.tracks.retain(|(kind, _), track| {
             let over = !track.present && now.since(track.seen) >= OVER_AFTER;
             if over && track.noted {
-                note(
-                    "finding_ended",
-                    format!("{kind}: no longer: {}", track.text),
-                );
+                note("finding_ended", format!("{kind}: no longer: {}", track.text));
             }
             !over
         });
@@ -270,9 +235,7 @@ impl Duty {
         };
         let mut readable = BTreeSet::new();
         for replica in situation.replicas() {
-            let channel = situation
-                .status(&replica.name)
-                .and_then(|status| status.channel());
+            let channel = situation.status(&replica.name).and_then(|status| status.channel());
             let Some(channel) = channel else { continue };
             let was = self.readable.contains(&replica.name);
             let limit = if was { limit } else { limit * 4 / 5 };
@@ -347,9 +310,7 @@ impl Duty {
                 let text = format!("stage {name} failed: {failures}");
                 give_up(situation, open, close(Ending::Abandoned { text }))
             }
-            Next::Finished => vec![close(Ending::Done {
-                text: summary(open),
-            })],
+            Next::Finished => vec![close(Ending::Done { text: summary(open) })],
         }
     }
 
@@ -361,10 +322,7 @@ impl Duty {
         open: &Procedure,
         free_from: Moment,
     ) -> Standing {
-        let mut standing = Standing {
-            term,
-            ..Standing::default()
-        };
+        let mut standing = Standing { term, ..Standing::default() };
         let proven = situation.state.protection.proven_by(open.stopped());
         if proven || open.former_is_read_only() || now >= free_from {
             standing.guards.insert(Guard::FormerPrimaryFenced);
@@ -389,12 +347,7 @@ impl Duty {
     }
 
     fn wait(&mut self, now: Moment, waiting: Waiting, free_from: Moment) {
-        let pause = self
-            .pauses
-            .values()
-            .filter(|until| **until > now)
-            .min()
-            .copied();
+        let pause = self.pauses.values().filter(|until| **until > now).min().copied();
         match waiting {
             Waiting::Steps => {}
             Waiting::Guard(Guard::FormerPrimaryFenced) => self.look_now(free_from.max(now)),
@@ -410,16 +363,10 @@ impl Duty {
 /// primary that was there goes on, in the same breath.
 fn give_up(situation: &Situation, open: &Procedure, close: Command) -> Vec<Command> {
     let mut commands = vec![close];
-    let former = situation
-        .spec
-        .server(&open.from)
-        .filter(|_| open.kind == Kind::Switchover);
+    let former = situation.spec.server(&open.from).filter(|_| open.kind == Kind::Switchover);
     if let Some(former) = former {
         let plan = planning::reopen(situation, former);
-        let cause = format!(
-            "switchover {} was given up; {} goes on",
-            open.id, former.name
-        );
+        let cause = format!("switchover {} was given up; {} goes on", open.id, former.name);
         let repair = response::procedure(Kind::Repair, cause, former.name.clone(), plan);
         commands.push(Command::Open {
             cluster: situation.spec.name.clone(),
@@ -432,9 +379,7 @@ fn give_up(situation: &Situation, open: &Procedure, close: Command) -> Vec<Comma
 
 /// How a finished procedure went, in a sentence.
 fn summary(open: &Procedure) -> String {
-    let failed: usize = (0..open.plan.len())
-        .map(|stage| open.failures(stage).len())
-        .sum();
+    let failed: usize = (0..open.plan.len()).map(|stage| open.failures(stage).len()).sum();
     let rest = match failed {
         0 => String::new(),
         n => format!(", {n} step(s) that nothing depends on failed"),

@@ -92,10 +92,7 @@ impl Leading {
                 .to_owned(),
             leader: None,
         };
-        self.asked
-            .into_iter()
-            .map(|asked| (asked.id, Response::Refused(refusal())))
-            .collect()
+        self.asked.into_iter().map(|asked| (asked.id, Response::Refused(refusal()))).collect()
     }
 
     pub(super) fn next_wakeup(&self) -> Moment {
@@ -118,22 +115,14 @@ impl Leading {
         let failing = !sight.shows_life();
         let cluster = server.cluster.clone();
         let news = self.table.note(now, from, server, sight);
-        if let Some(duty) = self
-            .duties
-            .get_mut(&cluster)
-            .filter(|_| news == News::Notable)
-        {
+        if let Some(duty) = self.duties.get_mut(&cluster).filter(|_| news == News::Notable) {
             duty.look_now(now);
             duty.alarmed |= failing;
         }
     }
 
     pub(super) fn proxy_message(&mut self, now: Moment, proxy: ProxyName, message: FromProxy) {
-        let FromProxy::Renew {
-            sent,
-            seen,
-            sessions,
-        } = message;
+        let FromProxy::Renew { sent, seen, sessions } = message;
         if !self.sessions.contains_key(&proxy) && self.sessions.len() >= PROXIES {
             return;
         }
@@ -161,10 +150,8 @@ impl Leading {
                 self.confirmed.push((index, renewals));
             }
             // A later round confirms what earlier ones asked.
-            while let Some(earlier) = self
-                .rounds
-                .first_entry()
-                .filter(|round| *round.key() < context)
+            while let Some(earlier) =
+                self.rounds.first_entry().filter(|round| *round.key() < context)
             {
                 let renewals = earlier.remove();
                 self.confirmed.push((index, renewals));
@@ -190,9 +177,7 @@ impl Leading {
         let answer = |asked: Asked| {
             let of_cluster = state.clusters.get(&asked.cluster);
             let ours = term == self.term && asked.index == index;
-            let response = of_cluster
-                .filter(|_| ours)
-                .and_then(|state| asked.outcome(state));
+            let response = of_cluster.filter(|_| ours).and_then(|state| asked.outcome(state));
             (asked.id, response.unwrap_or_else(overtaken))
         };
         settled.into_iter().map(answer).collect()
@@ -218,10 +203,7 @@ impl Asked {
                 .procedure
                 .as_ref()
                 .filter(|open| open.id == number)
-                .map(|_| Response::Opened {
-                    cluster,
-                    procedure: number,
-                }),
+                .map(|_| Response::Opened { cluster, procedure: number }),
             None => state.writer.primary().map(|primary| Response::Done {
                 text: format!("{cluster} is adopted with primary {primary}"),
             }),
@@ -254,35 +236,20 @@ impl Watcher {
         request: u64,
         command: Command,
     ) -> Result<(), Refusal> {
-        let busy = |text: &str| Refusal {
-            code: RefusalCode::Busy,
-            text: text.to_owned(),
-            leader: None,
-        };
+        let busy =
+            |text: &str| Refusal { code: RefusalCode::Busy, text: text.to_owned(), leader: None };
         let cluster = command.cluster().clone();
         let opens = matches!(command, Command::Open { .. });
-        let number = self
-            .state
-            .clusters
-            .get(&cluster)
-            .map_or(0, |state| state.last_procedure)
-            + 1;
+        let number = self.state.clusters.get(&cluster).map_or(0, |state| state.last_procedure) + 1;
         let Some(index) = self.propose(now, vec![command]) else {
-            return Err(busy(
-                "this watcher cannot take a decision right now; ask again",
-            ));
+            return Err(busy("this watcher cannot take a decision right now; ask again"));
         };
         if let Some(leading) = &mut self.leading {
             if let Some(duty) = leading.duties.get_mut(&cluster) {
                 duty.proposed(index);
             }
             let procedure = opens.then_some(number);
-            leading.asked.push(Asked {
-                id: request,
-                index,
-                cluster,
-                procedure,
-            });
+            leading.asked.push(Asked { id: request, index, cluster, procedure });
         }
         Ok(())
     }
@@ -297,23 +264,12 @@ impl Watcher {
         let spec = self.setup.clusters.get(name)?;
         let mut views = BTreeMap::new();
         for server in &spec.servers {
-            let key = ServerKey {
-                cluster: name.clone(),
-                server: server.name.clone(),
-            };
-            views.insert(
-                server.name.clone(),
-                leading.table.views(now, &key, &self.setup.timing),
-            );
+            let key = ServerKey { cluster: name.clone(), server: server.name.clone() };
+            views.insert(server.name.clone(), leading.table.views(now, &key, &self.setup.timing));
         }
         Some(Situation {
             spec: spec.clone(),
-            state: self
-                .state
-                .clusters
-                .get(name)
-                .map(ClusterState::present)
-                .unwrap_or_default(),
+            state: self.state.clusters.get(name).map(ClusterState::present).unwrap_or_default(),
             timing: self.setup.timing,
             watchers: self.setup.watchers.keys().cloned().collect(),
             views,
@@ -321,17 +277,9 @@ impl Watcher {
     }
 
     fn propose(&mut self, now: Now, commands: Vec<Command>) -> Option<u64> {
-        let proposal = Proposal {
-            format: FORMAT,
-            at: now.wall,
-            commands,
-            unknown: Unknown::new(),
-        };
+        let proposal = Proposal { format: FORMAT, at: now.wall, commands, unknown: Unknown::new() };
         let data = serde_json::to_vec(&proposal).ok()?;
-        self.consensus
-            .propose(data)
-            .ok()
-            .map(|proposed| proposed.index)
+        self.consensus.propose(data).ok().map(|proposed| proposed.index)
     }
 
     /// Begins a quorum round when somebody waits for one or the last is too old for permits.
@@ -342,9 +290,7 @@ impl Watcher {
         let round = leading.last_round + 1;
         if self.consensus.read_index(now, round).is_ok() {
             leading.last_round = round;
-            leading
-                .rounds
-                .insert(round, std::mem::take(&mut leading.renewals));
+            leading.rounds.insert(round, std::mem::take(&mut leading.renewals));
         }
         leading.next_round = now + leading.timing.raft_tick * leading.timing.raft_heartbeat_ticks;
     }
@@ -356,10 +302,7 @@ impl Watcher {
             .into_iter()
             .partition::<Vec<_>, _>(|(index, _)| *index <= applied);
         leading.confirmed = waiting;
-        let renewals: Vec<_> = ready
-            .into_iter()
-            .flat_map(|(_, renewals)| renewals)
-            .collect();
+        let renewals: Vec<_> = ready.into_iter().flat_map(|(_, renewals)| renewals).collect();
         if renewals.is_empty() {
             return;
         }
@@ -367,11 +310,7 @@ impl Watcher {
         for (proxy, sent) in renewals {
             leading.ledger.grant(&proxy, now, &leading.timing);
             let span = leading.timing.lease;
-            let message = ToProxy::Granted {
-                sent,
-                span,
-                routes: routes.clone(),
-            };
+            let message = ToProxy::Granted { sent, span, routes: routes.clone() };
             self.push(Output::ToProxy { proxy, message });
         }
         leading.ledger.forget(now, &leading.timing);
@@ -446,17 +385,9 @@ fn route(spec: &ClusterSpec, state: &ClusterState, duty: &Duty) -> Route {
         Durability::Lossless { .. } => state.protection.in_force,
         Durability::BestEffort { on_quorum_loss } => on_quorum_loss == OnQuorumLoss::Keep,
     };
-    let reads = spec
-        .servers
-        .iter()
-        .filter(|server| duty.readable.contains(&server.name));
+    let reads = spec.servers.iter().filter(|server| duty.readable.contains(&server.name));
     let reads = reads.filter(|server| Some(&server.name) != state.writer.primary());
-    Route {
-        epoch: state.epoch,
-        write,
-        reads: reads.map(target).collect(),
-        kept_without_quorum,
-    }
+    Route { epoch: state.epoch, write, reads: reads.map(target).collect(), kept_without_quorum }
 }
 
 fn overtaken() -> Response {

@@ -80,14 +80,8 @@ impl Watcher {
     /// Starts from what was stored.
     pub fn start(setup: Setup, stored: &Stored, now: Now) -> Result<Watcher, Fatal> {
         let all: Vec<_> = setup.watchers.keys().cloned().collect();
-        let (consensus, recovered) = Consensus::start(
-            &setup.own,
-            &all,
-            setup.timing,
-            setup.seed,
-            stored,
-            now.moment,
-        )?;
+        let (consensus, recovered) =
+            Consensus::start(&setup.own, &all, setup.timing, setup.seed, stored, now.moment)?;
         let state = match &recovered.snapshot {
             Some(bytes) => decode_state(recovered.applied, bytes)?,
             None => State::default(),
@@ -201,10 +195,7 @@ impl Watcher {
             Some(leading) => leading.proxy_message(now.moment, proxy, message),
             None => {
                 let leader = self.consensus.leader().cloned();
-                self.push(Output::ToProxy {
-                    proxy,
-                    message: ToProxy::NotLeader { leader },
-                });
+                self.push(Output::ToProxy { proxy, message: ToProxy::NotLeader { leader } });
             }
         }
     }
@@ -216,41 +207,23 @@ impl Watcher {
             leading.note_report(now, &self.setup, &own, server, sight);
         } else if let Some(leader) = self.consensus.leader().cloned() {
             let message = PeerMessage::Report { server, sight };
-            self.push(Output::Send {
-                to: leader,
-                message,
-            });
+            self.push(Output::Send { to: leader, message });
         }
     }
 
     /// Everybody looks at a cluster at once.
     pub(super) fn hurry(&mut self, now: Moment, cluster: &ClusterName) {
         self.schedule.hurry(now, cluster);
-        let others = self
-            .setup
-            .watchers
-            .keys()
-            .filter(|name| **name != self.setup.own);
-        let message = PeerMessage::ProbeNow {
-            cluster: cluster.clone(),
-        };
-        let sends = others.map(|to| Output::Send {
-            to: to.clone(),
-            message: message.clone(),
-        });
+        let others = self.setup.watchers.keys().filter(|name| **name != self.setup.own);
+        let message = PeerMessage::ProbeNow { cluster: cluster.clone() };
+        let sends = others.map(|to| Output::Send { to: to.clone(), message: message.clone() });
         self.outputs.extend(sends.collect::<Vec<_>>());
     }
 
     /// Carries out what Raft wants, and applies what it has decided.
     fn drain(&mut self, now: Now) -> Result<(), Fatal> {
-        let Drained {
-            messages,
-            persist,
-            snapshot,
-            committed,
-            reads,
-            role,
-        } = self.consensus.drain(now.moment)?;
+        let Drained { messages, persist, snapshot, committed, reads, role } =
+            self.consensus.drain(now.moment)?;
         for (ticket, record) in persist {
             self.push(Output::Persist { ticket, record });
         }
@@ -278,10 +251,7 @@ impl Watcher {
             leading.rounds_done(reads);
         }
         for (to, bytes) in messages {
-            self.push(Output::Send {
-                to,
-                message: PeerMessage::Raft(bytes),
-            });
+            self.push(Output::Send { to, message: PeerMessage::Raft(bytes) });
         }
         self.compact()
     }
@@ -296,18 +266,14 @@ impl Watcher {
         let proposal = match decoded {
             Ok(proposal) if proposal.format <= FORMAT => proposal,
             Ok(proposal) => {
-                return Err(Fatal::TooOld {
-                    index,
-                    needed: proposal.format,
-                });
+                return Err(Fatal::TooOld { index, needed: proposal.format });
             }
             Err(source) => return Err(unreadable(index, &data, source)),
         };
         let before = self.writers(&proposal);
         let events = self.state.apply(&proposal);
         if index > self.replayed_to {
-            self.outputs
-                .extend(events.into_iter().map(Output::Announce));
+            self.outputs.extend(events.into_iter().map(Output::Announce));
         }
         self.follow_up(now.moment, term, index, &proposal, &before);
         Ok(())
@@ -329,32 +295,18 @@ impl Watcher {
         };
         leading.applied(now, index, proposal, &self.state);
         for command in &proposal.commands {
-            let Command::Begin {
-                cluster,
-                procedure,
-                stage,
-                step,
-                attempt,
-                term: begun,
-            } = command
+            let Command::Begin { cluster, procedure, stage, step, attempt, term: begun } = command
             else {
                 continue;
             };
             if *begun != leading.term() || term != leading.term() {
                 continue;
             }
-            let open = self
-                .state
-                .clusters
-                .get(cluster)
-                .and_then(|state| state.procedure.as_ref());
+            let open = self.state.clusters.get(cluster).and_then(|state| state.procedure.as_ref());
             let Some(open) = open.filter(|open| open.id == *procedure) else {
                 continue;
             };
-            let planned = open
-                .plan
-                .get(*stage)
-                .and_then(|stage| stage.steps.get(*step));
+            let planned = open.plan.get(*stage).and_then(|stage| stage.steps.get(*step));
             let Some(planned) = planned else { continue };
             let id = super::StepId {
                 cluster: cluster.clone(),
@@ -363,12 +315,7 @@ impl Watcher {
                 step: *step,
                 attempt: *attempt,
             };
-            let order = StepOrder {
-                id,
-                step: planned.step.clone(),
-                epoch: open.epoch,
-                permit,
-            };
+            let order = StepOrder { id, step: planned.step.clone(), epoch: open.epoch, permit };
             self.outputs.push(Output::Perform(order));
         }
         for (cluster, (epoch, writer)) in before {
@@ -376,10 +323,7 @@ impl Watcher {
                 continue;
             };
             if (state.epoch, &state.writer) != (*epoch, writer) {
-                let message = ToProxy::Changed {
-                    cluster: cluster.clone(),
-                    epoch: state.epoch,
-                };
+                let message = ToProxy::Changed { cluster: cluster.clone(), epoch: state.epoch };
                 for proxy in leading.proxies() {
                     let message = message.clone();
                     self.outputs.push(Output::ToProxy { proxy, message });
@@ -387,24 +331,16 @@ impl Watcher {
             }
         }
         let replies = leading.settle(index, term, &self.state);
-        self.outputs.extend(
-            replies
-                .into_iter()
-                .map(|(id, response)| Output::Reply { id, response }),
-        );
+        self.outputs
+            .extend(replies.into_iter().map(|(id, response)| Output::Reply { id, response }));
     }
 
     fn writers(&self, proposal: &Proposal) -> BTreeMap<ClusterName, (Epoch, Writer)> {
         let names = proposal.commands.iter().map(Command::cluster);
         let state = |name: &ClusterName| {
-            self.state
-                .clusters
-                .get(name)
-                .map(|state| (state.epoch, state.writer.clone()))
+            self.state.clusters.get(name).map(|state| (state.epoch, state.writer.clone()))
         };
-        names
-            .map(|name| (name.clone(), state(name).unwrap_or_default()))
-            .collect()
+        names.map(|name| (name.clone(), state(name).unwrap_or_default())).collect()
     }
 
     fn compact(&mut self) -> Result<(), Fatal> {
@@ -431,10 +367,7 @@ fn unreadable(index: u64, data: &[u8], source: serde_json::Error) -> Fatal {
         format: u32,
     }
     match serde_json::from_slice::<Head>(data) {
-        Ok(head) if head.format > FORMAT => Fatal::TooOld {
-            index,
-            needed: head.format,
-        },
+        Ok(head) if head.format > FORMAT => Fatal::TooOld { index, needed: head.format },
         Ok(_) | Err(_) => Fatal::Undecodable { index, source },
     }
 }

@@ -34,29 +34,15 @@ struct Entry {
 impl Schedule {
     /// All servers, spread over one interval by `seed` so that watchers do not probe in step.
     pub fn new(clusters: &Clusters, timing: Timing, seed: u64, now: Moment) -> Schedule {
-        let mut schedule = Schedule {
-            timing,
-            due: BTreeSet::new(),
-            entries: BTreeMap::new(),
-        };
-        let interval = u64::try_from(timing.probe_interval.as_micros())
-            .unwrap_or(u64::MAX)
-            .max(1);
+        let mut schedule = Schedule { timing, due: BTreeSet::new(), entries: BTreeMap::new() };
+        let interval = u64::try_from(timing.probe_interval.as_micros()).unwrap_or(u64::MAX).max(1);
         for (cluster, spec) in clusters {
             for server in &spec.servers {
-                let key = ServerKey {
-                    cluster: cluster.clone(),
-                    server: server.name.clone(),
-                };
+                let key = ServerKey { cluster: cluster.clone(), server: server.name.clone() };
                 let offset = mix(seed, key.to_string().as_bytes()) % interval;
                 let due = now + Duration::from_micros(offset);
                 schedule.due.insert((due, key.clone()));
-                let entry = Entry {
-                    due,
-                    under_way: None,
-                    failures: 0,
-                    again: false,
-                };
+                let entry = Entry { due, under_way: None, failures: 0, again: false };
                 schedule.entries.insert(key, entry);
             }
         }
@@ -94,20 +80,12 @@ impl Schedule {
         let Some(begun) = entry.under_way.take() else {
             return;
         };
-        entry.failures = if sight.shows_life() {
-            0
-        } else {
-            entry.failures.saturating_add(1)
-        };
+        entry.failures = if sight.shows_life() { 0 } else { entry.failures.saturating_add(1) };
         let interval = match entry.failures {
             1..=3 => self.timing.probe_interval / 4,
             _ => self.timing.probe_interval,
         };
-        let due = if std::mem::take(&mut entry.again) {
-            now
-        } else {
-            (begun + interval).max(now)
-        };
+        let due = if std::mem::take(&mut entry.again) { now } else { (begun + interval).max(now) };
         self.due.remove(&(entry.due, key.clone()));
         entry.due = due;
         self.due.insert((due, key.clone()));
@@ -115,14 +93,9 @@ impl Schedule {
 
     /// Something is wrong with a cluster: look at all of it at once.
     pub fn hurry(&mut self, now: Moment, cluster: &ClusterName) {
-        let all = ServerKey {
-            cluster: cluster.clone(),
-            server: ServerName::from(""),
-        };
-        let of_cluster = self
-            .entries
-            .range_mut(all..)
-            .take_while(|(key, _)| &key.cluster == cluster);
+        let all = ServerKey { cluster: cluster.clone(), server: ServerName::from("") };
+        let of_cluster =
+            self.entries.range_mut(all..).take_while(|(key, _)| &key.cluster == cluster);
         for (key, entry) in of_cluster {
             if entry.under_way.is_some() {
                 entry.again = true;
@@ -164,14 +137,8 @@ impl Table {
         let rows = self.0.entry(key).or_default();
         let alive = sight.shows_life().then_some(now);
         let Some(row) = rows.get_mut(from) else {
-            let row = Row {
-                sight,
-                arrived: now,
-                since: now,
-                times: 1,
-                heard: None,
-                last_alive: alive,
-            };
+            let row =
+                Row { sight, arrived: now, since: now, times: 1, heard: None, last_alive: alive };
             rows.insert(from.clone(), row);
             return News::Notable;
         };
@@ -189,11 +156,7 @@ impl Table {
         row.sight = sight;
         row.arrived = now;
         row.last_alive = alive.or(row.last_alive);
-        if notable {
-            News::Notable
-        } else {
-            News::Nothing
-        }
+        if notable { News::Notable } else { News::Nothing }
     }
 
     /// The views of one server as of now.
@@ -218,10 +181,7 @@ impl Table {
                 last_alive: row.last_alive.map(|alive| now.since(alive)),
             }
         };
-        rows.into_iter()
-            .flatten()
-            .map(|(watcher, row)| (watcher.clone(), view(row)))
-            .collect()
+        rows.into_iter().flatten().map(|(watcher, row)| (watcher.clone(), view(row))).collect()
     }
 }
 
@@ -231,9 +191,7 @@ fn differs(before: &Sight, after: &Sight) -> bool {
         return true;
     };
     let link = |status: &crate::decision::report::Status| {
-        status
-            .channel()
-            .map(|channel| (channel.source.clone(), channel.receiver, channel.applying))
+        status.channel().map(|channel| (channel.source.clone(), channel.receiver, channel.applying))
     };
     before.writable != after.writable
         || before.semi_sync.source != after.semi_sync.source
@@ -257,7 +215,5 @@ fn received_something(before: &Sight, after: &Sight) -> bool {
 /// FNV-1a over the seed and some bytes: spreads probes, decides nothing.
 fn mix(seed: u64, bytes: &[u8]) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325_u64 ^ seed;
-    bytes.iter().fold(start, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

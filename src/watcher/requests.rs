@@ -35,18 +35,8 @@ pub(super) fn answer(
     request: Request,
 ) -> Option<Response> {
     // Events are replicated, so anybody can tell them.
-    if let Request::Events {
-        after,
-        limit,
-        cluster,
-    } = &request
-    {
-        return Some(Response::Events(events(
-            watcher,
-            *after,
-            *limit,
-            cluster.as_ref(),
-        )));
+    if let Request::Events { after, limit, cluster } = &request {
+        return Some(Response::Events(events(watcher, *after, *limit, cluster.as_ref())));
     }
     let Some(leading) = watcher.leading.take() else {
         return Some(Response::Refused(not_leading(watcher)));
@@ -55,10 +45,9 @@ pub(super) fn answer(
     watcher.leading = Some(leading);
     match answered {
         Ok(Answer::Now(response)) => Some(response),
-        Ok(Answer::Propose(command)) => watcher
-            .propose_for(now, id, command)
-            .err()
-            .map(Response::Refused),
+        Ok(Answer::Propose(command)) => {
+            watcher.propose_for(now, id, command).err().map(Response::Refused)
+        }
         Err(refusal) => Some(Response::Refused(refusal)),
     }
 }
@@ -89,13 +78,10 @@ fn as_leader(
                 (None, Some(duty)) => duty.lasting(now.moment, finding),
                 _ => Duration::from_secs(3600),
             };
-            let past = duty
-                .filter(|_| without.is_none())
-                .map(|duty| duty.past(now.moment));
+            let past = duty.filter(|_| without.is_none()).map(|duty| duty.past(now.moment));
             let mut view = explain(&situation, &lasting, &past.unwrap_or_default());
             if let Some(open) = &situation.state.procedure {
-                view.reasons
-                    .insert(0, format!("{} {} is open already", open.kind, open.id));
+                view.reasons.insert(0, format!("{} {} is open already", open.kind, open.id));
             }
             Response::Explanation(Box::new(view))
         }
@@ -106,32 +92,18 @@ fn as_leader(
                 Some(id) => state.find_procedure(id),
                 None => state.procedure.as_ref().or(state.ended.back()),
             });
-            let missing = || {
-                refuse(
-                    RefusalCode::Unknown,
-                    "there is no such procedure".to_owned(),
-                )
-            };
+            let missing = || refuse(RefusalCode::Unknown, "there is no such procedure".to_owned());
             Response::Procedure(procedure_view(found.ok_or_else(missing)?))
         }
         Request::Adopt { cluster, primary } => {
             return adopt(&known(watcher, now.moment, leading, &cluster)?, primary);
         }
-        Request::Switchover {
-            cluster,
-            to,
-            dry_run,
-        } => {
+        Request::Switchover { cluster, to, dry_run } => {
             let situation = known(watcher, now.moment, leading, &cluster)?;
             let procedure = switchover(&situation, to)?;
             return Ok(begin(&situation, procedure, dry_run));
         }
-        Request::Failover {
-            cluster,
-            to,
-            accept_loss,
-            dry_run,
-        } => {
+        Request::Failover { cluster, to, accept_loss, dry_run } => {
             let situation = known(watcher, now.moment, leading, &cluster)?;
             let procedure = failover(&situation, to, accept_loss)?;
             return Ok(begin(&situation, procedure, dry_run));
@@ -163,11 +135,7 @@ fn adopt(situation: &Situation, primary: ServerName) -> Result<Answer, Refusal> 
         return Err(refuse(RefusalCode::Forbidden, why));
     }
     let why = "an operator said so".to_owned();
-    Ok(Answer::Propose(Command::Adopt {
-        cluster: situation.spec.name.clone(),
-        primary,
-        why,
-    }))
+    Ok(Answer::Propose(Command::Adopt { cluster: situation.spec.name.clone(), primary, why }))
 }
 
 fn switchover(situation: &Situation, to: Option<ServerName>) -> Result<Procedure, Refusal> {
@@ -227,26 +195,15 @@ fn primary_of(situation: &Situation) -> Result<ServerName, Refusal> {
         let text = format!("it is not adopted yet; see: regent explain {name}");
         refuse(RefusalCode::Forbidden, text)
     };
-    situation
-        .primary()
-        .map(|server| server.name.clone())
-        .ok_or_else(none)
+    situation.primary().map(|server| server.name.clone()).ok_or_else(none)
 }
 
 fn declared(situation: &Situation, server: &ServerName) -> Result<(), Refusal> {
     if situation.spec.server(server).is_some() {
         return Ok(());
     }
-    let names: Vec<_> = situation
-        .spec
-        .servers
-        .iter()
-        .map(|server| server.name.as_str())
-        .collect();
-    let text = format!(
-        "there is no server {server}; this cluster has {}",
-        names.join(", ")
-    );
+    let names: Vec<_> = situation.spec.servers.iter().map(|server| server.name.as_str()).collect();
+    let text = format!("there is no server {server}; this cluster has {}", names.join(", "));
     Err(refuse(RefusalCode::Unknown, text))
 }
 
@@ -257,16 +214,8 @@ fn known(
     cluster: &ClusterName,
 ) -> Result<Situation, Refusal> {
     watcher.situation(now, leading, cluster).ok_or_else(|| {
-        let names: Vec<_> = watcher
-            .setup
-            .clusters
-            .keys()
-            .map(ClusterName::as_str)
-            .collect();
-        let text = format!(
-            "there is no cluster {cluster}; declared are {}",
-            names.join(", ")
-        );
+        let names: Vec<_> = watcher.setup.clusters.keys().map(ClusterName::as_str).collect();
+        let text = format!("there is no cluster {cluster}; declared are {}", names.join(", "));
         refuse(RefusalCode::Unknown, text)
     })
 }
@@ -286,11 +235,7 @@ fn not_leading(watcher: &Watcher) -> Refusal {
 }
 
 fn refuse(code: RefusalCode, text: String) -> Refusal {
-    Refusal {
-        code,
-        text,
-        leader: None,
-    }
+    Refusal { code, text, leader: None }
 }
 
 fn events(
@@ -303,14 +248,7 @@ fn events(
         event.seq > after && cluster.is_none_or(|cluster| event.cluster.as_ref() == Some(cluster))
     };
     let limit = limit.clamp(1, EVENTS_LIMIT);
-    watcher
-        .state
-        .events
-        .iter()
-        .filter(wanted)
-        .take(limit)
-        .cloned()
-        .collect()
+    watcher.state.events.iter().filter(wanted).take(limit).cloned().collect()
 }
 
 fn status(
@@ -322,29 +260,15 @@ fn status(
     if let Some(name) = only {
         known(watcher, now, leading, name)?;
     }
-    let names = watcher
-        .setup
-        .clusters
-        .keys()
-        .filter(|name| only.is_none_or(|only| only == *name));
+    let names = watcher.setup.clusters.keys().filter(|name| only.is_none_or(|only| only == *name));
     let situations = names.filter_map(|name| watcher.situation(now, leading, name));
     let own = &watcher.setup.own;
     let reachable = |name: &WatcherName| {
-        name == own
-            || watcher
-                .heard
-                .get(name)
-                .is_some_and(|heard| now.since(*heard) < REACHABLE)
+        name == own || watcher.heard.get(name).is_some_and(|heard| now.since(*heard) < REACHABLE)
     };
-    let watchers = watcher
-        .setup
-        .watchers
-        .iter()
-        .map(|(id, data_center): (_, &DataCenter)| WatcherView {
-            id: id.clone(),
-            data_center: data_center.clone(),
-            reachable: reachable(id),
-        });
+    let watchers = watcher.setup.watchers.iter().map(|(id, data_center): (_, &DataCenter)| {
+        WatcherView { id: id.clone(), data_center: data_center.clone(), reachable: reachable(id) }
+    });
     let proxies = leading.ledger.holders(now).map(|id| ProxyView {
         id: id.clone(),
         sessions: leading.sessions.get(id).copied().unwrap_or(0),
@@ -369,24 +293,21 @@ fn cluster_view(situation: &Situation, history: Option<&ClusterState>) -> Cluste
     let findings = diagnose(situation);
     let state = &situation.state;
     let open = state.procedure.as_ref();
-    let stuck = history
-        .and_then(|state| state.ended.back())
-        .and_then(|ended| match &ended.ending {
+    let stuck =
+        history.and_then(|state| state.ended.back()).and_then(|ended| match &ended.ending {
             Some(crate::decision::procedure::Ending::Stuck { text }) => Some(text.clone()),
             _ => None,
         });
     let (word, reason) = match (&state.writer, open.map(|open| open.kind)) {
         (_, Some(Kind::Failover)) => ("failing_over", open.map(|open| open.cause.clone())),
         (_, Some(Kind::Switchover)) => ("switching_over", open.map(|open| open.cause.clone())),
-        (Writer::Unassigned, _) => (
-            "not_adopted",
-            findings.first().map(|first| first.text.clone()),
-        ),
+        (Writer::Unassigned, _) => {
+            ("not_adopted", findings.first().map(|first| first.text.clone()))
+        }
         (Writer::Closed { .. }, _) if stuck.is_some() => ("stuck", stuck),
-        (Writer::Closed { .. }, _) => (
-            "no_primary",
-            findings.first().map(|first| first.text.clone()),
-        ),
+        (Writer::Closed { .. }, _) => {
+            ("no_primary", findings.first().map(|first| first.text.clone()))
+        }
         (Writer::Open { .. }, _) => match findings.iter().find(|finding| degrades(finding.kind)) {
             Some(finding) => ("degraded", Some(finding.text.clone())),
             None => ("healthy", None),
@@ -404,14 +325,8 @@ fn cluster_view(situation: &Situation, history: Option<&ClusterState>) -> Cluste
         primary: state.writer.primary().cloned(),
         epoch: state.epoch,
         durability: durability.to_owned(),
-        acks: if state.protection.in_force {
-            state.protection.acks
-        } else {
-            0
-        },
-        servers: servers
-            .map(|server| server_view(situation, server, &findings))
-            .collect(),
+        acks: if state.protection.in_force { state.protection.acks } else { 0 },
+        servers: servers.map(|server| server_view(situation, server, &findings)).collect(),
         findings: findings.iter().map(Finding::view).collect(),
         procedure: open.map(procedure_view),
     }
@@ -419,10 +334,7 @@ fn cluster_view(situation: &Situation, history: Option<&ClusterState>) -> Cluste
 
 /// Whether a finding makes a cluster less than healthy.
 fn degrades(kind: FindingKind) -> bool {
-    !matches!(
-        kind,
-        FindingKind::ReplicaDelayed | FindingKind::SettingEndangers
-    )
+    !matches!(kind, FindingKind::ReplicaDelayed | FindingKind::SettingEndangers)
 }
 
 fn server_view(situation: &Situation, server: &ServerSpec, findings: &[Finding]) -> ServerView {
@@ -434,9 +346,7 @@ fn server_view(situation: &Situation, server: &ServerSpec, findings: &[Finding])
         (_, Writer::Unassigned) => "unassigned",
         _ => "replica",
     };
-    let worst = findings
-        .iter()
-        .find(|finding| finding.server.as_ref() == Some(name));
+    let worst = findings.iter().find(|finding| finding.server.as_ref() == Some(name));
     let health = match (worst, status) {
         (Some(finding), _) => finding.kind.to_string(),
         (None, Some(_)) => "healthy".to_owned(),
@@ -445,14 +355,11 @@ fn server_view(situation: &Situation, server: &ServerSpec, findings: &[Finding])
     let channel = status.and_then(Status::channel);
     let lag = match role {
         "primary" => status.map(|_| 0.0),
-        _ => channel
-            .and_then(|channel| channel.lag)
-            .map(|lag| lag.as_secs_f64()),
+        _ => channel.and_then(|channel| channel.lag).map(|lag| lag.as_secs_f64()),
     };
     let newest = primary.and_then(|primary| situation.status(primary));
-    let behind = status
-        .zip(newest)
-        .map(|(own, newest)| newest.executed.count_beyond(&own.executed));
+    let behind =
+        status.zip(newest).map(|(own, newest)| newest.executed.count_beyond(&own.executed));
     let follows = channel.map(|channel| {
         let source = situation.spec.server_at(&channel.source);
         source.map_or(channel.source.to_string(), |source| source.name.to_string())

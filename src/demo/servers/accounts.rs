@@ -12,25 +12,13 @@ pub struct Account {
 }
 
 /// What Regent's watchers connect as.
-pub const MONITOR: Account = Account {
-    user: "regent",
-    password: "regent-demo",
-};
+pub const MONITOR: Account = Account { user: "regent", password: "regent-demo" };
 /// What replicas connect to their source as.
-pub const REPLICATION: Account = Account {
-    user: "repl",
-    password: "repl-demo",
-};
+pub const REPLICATION: Account = Account { user: "repl", password: "repl-demo" };
 /// An application's account, without any administrative privilege.
-pub const SHOP: Account = Account {
-    user: "shop",
-    password: "shop-demo",
-};
+pub const SHOP: Account = Account { user: "shop", password: "shop-demo" };
 /// The account of whoever runs the test: everything, from anywhere.
-pub const ROOT: Account = Account {
-    user: "root",
-    password: "root-demo",
-};
+pub const ROOT: Account = Account { user: "root", password: "root-demo" };
 
 /// The `GRANT` statements that Regent's own account needs on a server of this flavour.
 ///
@@ -58,10 +46,7 @@ pub fn monitor_grants(flavor: DatabaseFlavor, account: &str) -> Vec<String> {
             "ALL ON regent.*",
         ],
     };
-    privileges
-        .iter()
-        .map(|granted| grant(granted, account))
-        .collect()
+    privileges.iter().map(|granted| grant(granted, account)).collect()
 }
 
 /// The `GRANT` statements for the account that replicas use.
@@ -78,13 +63,7 @@ pub(super) fn statements(flavor: DatabaseFlavor) -> Vec<String> {
     let named = |account: Account| format!("'{}'@'%'", account.user);
     let mut all: Vec<String> = [MONITOR, REPLICATION, SHOP, ROOT]
         .iter()
-        .map(|account| {
-            format!(
-                "{create} {} IDENTIFIED BY '{}'",
-                named(*account),
-                account.password
-            )
-        })
+        .map(|account| format!("{create} {} IDENTIFIED BY '{}'", named(*account), account.password))
         .collect();
     all.extend(monitor_grants(flavor, &named(MONITOR)));
     all.extend(replication_grants(&named(REPLICATION)));
@@ -92,14 +71,8 @@ pub(super) fn statements(flavor: DatabaseFlavor) -> Vec<String> {
         // These come with the system tables, have no password, and would win over `root` from anywhere.
         all.push("DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1'".to_owned());
     }
-    all.push(grant(
-        "SELECT, INSERT, UPDATE, DELETE ON shop.*",
-        &named(SHOP),
-    ));
-    all.push(format!(
-        "{} WITH GRANT OPTION",
-        grant("ALL ON *.*", &named(ROOT))
-    ));
+    all.push(grant("SELECT, INSERT, UPDATE, DELETE ON shop.*", &named(SHOP)));
+    all.push(format!("{} WITH GRANT OPTION", grant("ALL ON *.*", &named(ROOT))));
     all
 }
 

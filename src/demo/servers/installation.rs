@@ -39,18 +39,8 @@ impl Installation {
             .filter(|path| flavor == DatabaseFlavor::Mariadb || !is_mariadb(path))
             .ok_or(ServerError::NotInstalled { flavor, prefix })?;
         let real = server.canonicalize().unwrap_or_else(|_| server.clone());
-        let base = real
-            .ancestors()
-            .nth(2)
-            .unwrap_or(Path::new("/usr"))
-            .to_owned();
-        Ok(Installation {
-            flavor,
-            server,
-            programs: base.join("bin"),
-            base,
-            templates,
-        })
+        let base = real.ancestors().nth(2).unwrap_or(Path::new("/usr")).to_owned();
+        Ok(Installation { flavor, server, programs: base.join("bin"), base, templates })
     }
 
     /// Which database this is.
@@ -80,11 +70,8 @@ impl Installation {
 }
 
 fn servers_directory() -> PathBuf {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("REGENT_SERVERS").unwrap_or_else(|| {
         set("XDG_CACHE_HOME")
             .or_else(|| set("HOME").map(|home| home.join(".cache")))
@@ -104,10 +91,7 @@ fn on_path(program: &str) -> Option<PathBuf> {
 /// Distributions install MariaDB under MySQL's name too.
 fn is_mariadb(server: &Path) -> bool {
     let resolved = server.canonicalize().unwrap_or_else(|_| server.to_owned());
-    resolved
-        .file_name()
-        .and_then(OsStr::to_str)
-        .is_some_and(|name| name.contains("mariadb"))
+    resolved.file_name().and_then(OsStr::to_str).is_some_and(|name| name.contains("mariadb"))
         || std::process::Command::new(server)
             .args(["--no-defaults", "--version"])
             .output()

@@ -111,12 +111,7 @@ pub(super) fn initialization(
     );
     arguments.extend(super::as_user());
     let log = work.join("initialize.log");
-    Ok(Launch {
-        program: installation.server().to_owned(),
-        arguments,
-        log,
-        input: Some(script),
-    })
+    Ok(Launch { program: installation.server().to_owned(), arguments, log, input: Some(script) })
 }
 
 /// Makes a fresh server follow the one at `port`, from its first transaction on.

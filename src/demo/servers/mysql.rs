@@ -79,21 +79,12 @@ pub(super) fn initialization(
     arguments.push(option("--datadir", datadir));
     arguments.push(option("--init-file", &script));
     arguments.extend(
-        [
-            "--initialize-insecure",
-            "--innodb-redo-log-capacity=32M",
-            "--mysqlx=0",
-        ]
-        .map(OsString::from),
+        ["--initialize-insecure", "--innodb-redo-log-capacity=32M", "--mysqlx=0"]
+            .map(OsString::from),
     );
     arguments.extend(super::as_user());
     let log = work.join("initialize.log");
-    Ok(Launch {
-        program: installation.server().to_owned(),
-        arguments,
-        log,
-        input: None,
-    })
+    Ok(Launch { program: installation.server().to_owned(), arguments, log, input: None })
 }
 
 /// Makes a fresh server follow the one at `port`, from its first transaction on.

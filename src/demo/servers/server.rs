@@ -36,10 +36,7 @@ pub struct ServerOptions {
 
 impl Default for ServerOptions {
     fn default() -> ServerOptions {
-        ServerOptions {
-            read_only: true,
-            extra: Vec::new(),
-        }
+        ServerOptions { read_only: true, extra: Vec::new() }
     }
 }
 
@@ -207,8 +204,7 @@ impl Server {
 
     /// Waits up to 30 seconds until a query succeeds and its number is at least `least`.
     pub async fn wait_for(&self, query: &str, least: u64) -> Result<(), ServerError> {
-        self.wait_for_within(query, least, Duration::from_secs(30))
-            .await
+        self.wait_for_within(query, least, Duration::from_secs(30)).await
     }
 
     /// Like [`Server::wait_for`], with a limit of the caller's.
@@ -228,26 +224,16 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let silent = ServerError::Silent {
-            port: self.port,
-            limit,
-        };
-        tokio::time::timeout(limit, asking)
-            .await
-            .map_err(|_| silent)
+        let silent = ServerError::Silent { port: self.port, limit };
+        tokio::time::timeout(limit, asking).await.map_err(|_| silent)
     }
 
     async fn limited<T>(
         &self,
         work: impl Future<Output = Result<T, ServerError>>,
     ) -> Result<T, ServerError> {
-        let silent = ServerError::Silent {
-            port: self.port,
-            limit: QUERY_LIMIT,
-        };
-        tokio::time::timeout(QUERY_LIMIT, work)
-            .await
-            .map_err(|_| silent)?
+        let silent = ServerError::Silent { port: self.port, limit: QUERY_LIMIT };
+        tokio::time::timeout(QUERY_LIMIT, work).await.map_err(|_| silent)?
     }
 
     fn signal(&mut self, signal: Signal) -> Result<(), ServerError> {
@@ -274,16 +260,12 @@ impl Server {
 
     fn arguments(&self) -> Vec<OsString> {
         let (places, settings, read_only) = match self.flavor() {
-            DatabaseFlavor::Mysql => (
-                mysql::places(&self.installation),
-                mysql::SETTINGS,
-                mysql::READ_ONLY,
-            ),
-            DatabaseFlavor::Mariadb => (
-                mariadb::places(&self.installation),
-                mariadb::SETTINGS,
-                mariadb::READ_ONLY,
-            ),
+            DatabaseFlavor::Mysql => {
+                (mysql::places(&self.installation), mysql::SETTINGS, mysql::READ_ONLY)
+            }
+            DatabaseFlavor::Mariadb => {
+                (mariadb::places(&self.installation), mariadb::SETTINGS, mariadb::READ_ONLY)
+            }
         };
         let mut all = vec![OsString::from("--no-defaults")];
         all.extend(places);
@@ -314,10 +296,7 @@ impl Server {
 
     async fn wait_until_up(&mut self) -> Result<(), ServerError> {
         let (port, log, name) = (self.port, self.error_log(), self.name.clone());
-        let failed = move |log: &Path| ServerError::Start {
-            name,
-            log: tail(log, 8),
-        };
+        let failed = move |log: &Path| ServerError::Start { name, log: tail(log, 8) };
         let asking = async {
             loop {
                 if !self.is_running() {

@@ -76,10 +76,7 @@ fn identity(installation: &Installation) -> String {
     let mut content = crc32fast::Hasher::new();
     content.update(installation.server().as_os_str().as_encoded_bytes());
     // A launcher's own size says little; the installation's mark changes with each new unpacking.
-    for path in [
-        installation.server(),
-        &installation.base().join("../.complete"),
-    ] {
+    for path in [installation.server(), &installation.base().join("../.complete")] {
         if let Ok(found) = fs::metadata(path) {
             content.update(&found.len().to_le_bytes());
             let modified = found.modified().ok();

@@ -19,10 +19,7 @@ impl Acknowledged {
 
     /// How many numbers it holds.
     pub fn count(&self) -> u64 {
-        self.ranges
-            .iter()
-            .map(|(first, last)| last - first + 1)
-            .sum()
+        self.ranges.iter().map(|(first, last)| last - first + 1).sum()
     }
 
     /// Whether it holds this number.

@@ -61,15 +61,8 @@ impl Tally {
 
     /// The longest gap, or the one still open when that is longer.
     pub(super) fn longest_gap(&self, now: Now) -> Gap {
-        let open = Gap {
-            length: now.moment.since(self.last.moment),
-            from: self.last.wall,
-        };
-        if open.length > self.longest.length {
-            open
-        } else {
-            self.longest
-        }
+        let open = Gap { length: now.moment.since(self.last.moment), from: self.last.wall };
+        if open.length > self.longest.length { open } else { self.longest }
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -106,10 +99,7 @@ mod tests {
     use super::*;
 
     fn at(millis: u64) -> Now {
-        Now {
-            moment: Moment(millis * 1000),
-            wall: WallTime(millis),
-        }
+        Now { moment: Moment(millis * 1000), wall: WallTime(millis) }
     }
 
     #[test]
@@ -120,10 +110,7 @@ mod tests {
         tally.acknowledge(0, 2, at(510).moment, at(520));
         assert_eq!(
             tally.longest_gap(at(600)),
-            Gap {
-                length: Duration::from_millis(500),
-                from: WallTime(10)
-            }
+            Gap { length: Duration::from_millis(500), from: WallTime(10) }
         );
         assert_eq!(tally.longest_gap(at(1520)).length, Duration::from_secs(1));
         tally.mark(at(2000));
@@ -139,10 +126,8 @@ mod tests {
             let taken = if sequence <= 90 { 2 } else { 40 };
             tally.acknowledge(0, sequence, sent, at(1000 + taken));
         }
-        let (median, high) = (
-            tally.commit_time(0.5).as_micros(),
-            tally.commit_time(0.99).as_micros(),
-        );
+        let (median, high) =
+            (tally.commit_time(0.5).as_micros(), tally.commit_time(0.99).as_micros());
         assert!((2000..2250).contains(&median), "{median}");
         assert!((40_000..45_000).contains(&high), "{high}");
     }

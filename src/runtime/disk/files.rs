@@ -51,39 +51,26 @@ impl Marker {
         };
         match serde_json::from_slice(&text) {
             Ok(marker) => Ok(Some(marker)),
-            Err(error) => Err(DiskError::Damaged {
-                path,
-                what: error.to_string(),
-            }),
+            Err(error) => Err(DiskError::Damaged { path, what: error.to_string() }),
         }
     }
 
     pub(super) fn check(&self, dir: &Path, own: &WatcherName) -> Result<(), DiskError> {
         let path = Marker::path(dir);
         if self.format != FORMAT {
-            return Err(DiskError::Format {
-                path,
-                found: self.format,
-                reads: FORMAT,
-            });
+            return Err(DiskError::Format { path, found: self.format, reads: FORMAT });
         }
         if &self.watcher != own {
             let (found, own) = (self.watcher.clone(), own.clone());
-            return Err(DiskError::OtherWatcher {
-                path: dir.to_owned(),
-                found,
-                own,
-            });
+            return Err(DiskError::OtherWatcher { path: dir.to_owned(), found, own });
         }
         Ok(())
     }
 
     pub(super) fn write(&self, dir: &Path) -> Result<(), DiskError> {
         let path = Marker::path(dir);
-        let text = serde_json::to_vec_pretty(self).map_err(|error| DiskError::Damaged {
-            path: path.clone(),
-            what: error.to_string(),
-        })?;
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| DiskError::Damaged { path: path.clone(), what: error.to_string() })?;
         write_whole(&path, &[&text])
     }
 }
@@ -105,28 +92,18 @@ impl Mark {
         if !fresh && !path.exists() {
             return Err(DiskError::Missing { path });
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(fresh)
-            .truncate(false)
-            .open(&path);
+        let file =
+            OpenOptions::new().read(true).write(true).create(fresh).truncate(false).open(&path);
         let file = file.map_err(|e| io_error(&path, e))?;
-        let mut mark = Mark {
-            path,
-            file,
-            number: 0,
-        };
+        let mut mark = Mark { path, file, number: 0 };
         if fresh {
             mark.set(0)?;
             mark.set(0)?;
         } else {
             let newest = (0..2).filter_map(|slot| mark.read_slot(slot)).max();
             let what = || "neither of its two numbers is whole".to_owned();
-            mark.number = newest.ok_or_else(|| DiskError::Damaged {
-                path: mark.path.clone(),
-                what: what(),
-            })?;
+            mark.number = newest
+                .ok_or_else(|| DiskError::Damaged { path: mark.path.clone(), what: what() })?;
         }
         Ok(mark)
     }
@@ -139,10 +116,7 @@ impl Mark {
         let mut slot = number.to_be_bytes().to_vec();
         slot.extend_from_slice(&crc32fast::hash(&number.to_be_bytes()).to_be_bytes());
         let at = (number % 2) * Self::SLOT;
-        let written = self
-            .file
-            .write_all_at(&slot, at)
-            .and_then(|()| self.file.sync_data());
+        let written = self.file.write_all_at(&slot, at).and_then(|()| self.file.sync_data());
         written.map_err(|e| io_error(&self.path, e))?;
         self.number = number;
         Ok(())
@@ -150,9 +124,7 @@ impl Mark {
 
     fn read_slot(&self, slot: u64) -> Option<u64> {
         let mut bytes = [0; 12];
-        self.file
-            .read_exact_at(&mut bytes, slot * Self::SLOT)
-            .ok()?;
+        self.file.read_exact_at(&mut bytes, slot * Self::SLOT).ok()?;
         let (number, checksum) = bytes.split_first_chunk::<8>()?;
         let whole = crc32fast::hash(number).to_be_bytes() == checksum;
         whole.then_some(u64::from_be_bytes(*number))
@@ -162,17 +134,11 @@ impl Mark {
 /// Takes the directory for this process until the file is dropped.
 pub(super) fn lock(dir: &Path) -> Result<File, DiskError> {
     let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(|e| io_error(&path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(DiskError::InUse {
-            path: dir.to_owned(),
-        }),
+        Err(fs::TryLockError::WouldBlock) => Err(DiskError::InUse { path: dir.to_owned() }),
         Err(fs::TryLockError::Error(error)) => Err(io_error(&path, error)),
     }
 }
@@ -191,9 +157,7 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), DiskError> {
 }
 
 pub(super) fn sync_dir(dir: &Path) -> Result<(), DiskError> {
-    File::open(dir)
-        .and_then(|file| file.sync_all())
-        .map_err(|e| io_error(dir, e))
+    File::open(dir).and_then(|file| file.sync_all()).map_err(|e| io_error(dir, e))
 }
 
 /// The files in a directory, none when there is no such directory.
@@ -229,16 +193,11 @@ pub(super) fn read_snapshot(path: &Path) -> Result<Vec<u8>, DiskError> {
     let mut found = match fs::read(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(DiskError::Missing {
-                path: path.to_owned(),
-            });
+            return Err(DiskError::Missing { path: path.to_owned() });
         }
         Err(error) => return Err(io_error(path, error)),
     };
-    let what = |what: &str| DiskError::Damaged {
-        path: path.to_owned(),
-        what: what.to_owned(),
-    };
+    let what = |what: &str| DiskError::Damaged { path: path.to_owned(), what: what.to_owned() };
     if found.len() < SNAPSHOT_HEADER || !found.starts_with(SNAPSHOT_MAGIC) {
         return Err(what("no snapshot begins here"));
     }

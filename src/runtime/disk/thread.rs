@@ -28,13 +28,8 @@ impl DiskThread {
     ) -> io::Result<DiskThread> {
         let (queue, records) = sync_channel(QUEUE);
         let work = move || write_all(disk, &records, done);
-        let thread = std::thread::Builder::new()
-            .name("disk".to_owned())
-            .spawn(work)?;
-        Ok(DiskThread {
-            queue: Some(queue),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(work)?;
+        Ok(DiskThread { queue: Some(queue), thread: Some(thread) })
     }
 
     /// Queues a record; gives it back when the queue is full, to be tried again.

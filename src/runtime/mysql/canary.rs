@@ -33,17 +33,14 @@ pub async fn write_canary(
         match conn.query_drop(row(watcher, epoch)).await {
             // No such schema, no such table.
             Err(Error::Server(error)) if matches!(error.code, 1049 | 1146) => {
-                conn.query_drop("CREATE DATABASE IF NOT EXISTS regent")
-                    .await?;
+                conn.query_drop("CREATE DATABASE IF NOT EXISTS regent").await?;
                 conn.query_drop(TABLE).await?;
                 conn.query_drop(row(watcher, epoch)).await
             }
             ended => ended,
         }
     };
-    Ok(tokio::time::timeout(limit, writing)
-        .await
-        .map_err(|_| CanaryError::Stalled)??)
+    Ok(tokio::time::timeout(limit, writing).await.map_err(|_| CanaryError::Stalled)??)
 }
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS regent.canary (

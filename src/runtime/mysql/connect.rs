@@ -75,10 +75,7 @@ pub(super) async fn finish(
     if let Ok(ended) = tokio::time::timeout(limit / 2, &mut *shaking).await {
         return ended.map_err(|error| classify(&error));
     }
-    let places: Vec<SocketAddr> = ips
-        .iter()
-        .map(|ip| SocketAddr::new(*ip, address.port))
-        .collect();
+    let places: Vec<SocketAddr> = ips.iter().map(|ip| SocketAddr::new(*ip, address.port)).collect();
     let accepted = async {
         let bare = tokio::time::timeout(limit / 4, TcpStream::connect(places.as_slice())).await;
         match bare {
@@ -117,12 +114,8 @@ pub(super) async fn resolve(
     let looking = tokio::net::lookup_host((address.host.as_str(), address.port));
     match tokio::time::timeout(limit, looking).await {
         Ok(Ok(found)) => Ok(found.take(8).map(|place| place.ip()).collect()),
-        Ok(Err(_)) => Err(ConnectError::Strange(
-            "its host name does not resolve".to_owned(),
-        )),
-        Err(_) => Err(ConnectError::Strange(
-            "its host name did not resolve in time".to_owned(),
-        )),
+        Ok(Err(_)) => Err(ConnectError::Strange("its host name does not resolve".to_owned())),
+        Err(_) => Err(ConnectError::Strange("its host name did not resolve in time".to_owned())),
     }
 }
 
@@ -200,13 +193,7 @@ mod tests {
         assert_eq!(classify_code(1130), ConnectError::Denied(1130));
         assert_eq!(classify_code(1053), ConnectError::NotReady);
         assert!(matches!(classify_code(9999), ConnectError::Strange(_)));
-        assert_eq!(
-            classify_io(ErrorKind::ConnectionReset),
-            ConnectError::Refused
-        );
-        assert_eq!(
-            classify_io(ErrorKind::HostUnreachable),
-            ConnectError::Unreachable
-        );
+        assert_eq!(classify_io(ErrorKind::ConnectionReset), ConnectError::Refused);
+        assert_eq!(classify_io(ErrorKind::HostUnreachable), ConnectError::Unreachable);
     }
 }

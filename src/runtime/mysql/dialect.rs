@@ -114,16 +114,8 @@ impl Dialect {
     pub fn new(version: &str, plugins: &[String]) -> Dialect {
         // The version is an identifier the server documents, unlike its messages.
         let mariadb = version.to_ascii_lowercase().contains("mariadb");
-        let flavor = if mariadb {
-            Flavor::MariaDb
-        } else {
-            Flavor::MySql
-        };
-        let has = |name: &str| {
-            plugins
-                .iter()
-                .any(|plugin| plugin.eq_ignore_ascii_case(name))
-        };
+        let flavor = if mariadb { Flavor::MariaDb } else { Flavor::MySql };
+        let has = |name: &str| plugins.iter().any(|plugin| plugin.eq_ignore_ascii_case(name));
         let named = |new: &str, old: &str| match () {
             () if mariadb => Some(Naming::Old),
             () if has(new) => Some(Naming::New),
@@ -263,16 +255,12 @@ impl Dialect {
 
     /// Loads the semi-sync plugin of the sending side, where that is needed.
     pub fn install_source(&self) -> Option<(&'static str, Naming)> {
-        self.semi_sync_source
-            .is_none()
-            .then(|| mysql::install_source(self.version))
+        self.semi_sync_source.is_none().then(|| mysql::install_source(self.version))
     }
 
     /// Loads the semi-sync plugin of the receiving side, where that is needed.
     pub fn install_replica(&self) -> Option<(&'static str, Naming)> {
-        self.semi_sync_replica
-            .is_none()
-            .then(|| mysql::install_replica(self.version))
+        self.semi_sync_replica.is_none().then(|| mysql::install_replica(self.version))
     }
 
     /// Lets commits wait for `acks` acknowledgements without end, or not at all.
@@ -314,15 +302,10 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 fn version_of(text: &str) -> Version {
-    let mut numbers = text
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse::<u16>().unwrap_or(0));
+    let mut numbers =
+        text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u16>().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
-    Version {
-        major: next(),
-        minor: next(),
-        patch: next(),
-    }
+    Version { major: next(), minor: next(), patch: next() }
 }
 
 fn seconds(span: Duration) -> String {

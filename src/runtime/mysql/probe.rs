@@ -58,13 +58,7 @@ impl std::fmt::Debug for Prober {
 impl Prober {
     /// Will look at the server at `address` as `account`; connects at the first probe.
     pub fn new(address: Endpoint, account: Account, timing: Timing) -> Prober {
-        Prober {
-            address,
-            account,
-            timing,
-            ips: Vec::new(),
-            link: Link::Down,
-        }
+        Prober { address, account, timing, ips: Vec::new(), link: Link::Down }
     }
 
     /// Looks once; ends within the probe's time limit.
@@ -119,10 +113,7 @@ impl Prober {
                     Err(error) if self.ips.is_empty() => return Err(error),
                     Err(_) => {}
                 }
-                (
-                    connect::handshake(&self.address, &self.ips, &self.account),
-                    0,
-                )
+                (connect::handshake(&self.address, &self.ips, &self.account), 0)
             }
         };
         let ended = connect::finish(&mut handshake, &self.address, &self.ips, limit).await;
@@ -141,10 +132,7 @@ impl Prober {
         match tokio::time::timeout(limit, &mut handshake).await {
             Ok(ended) => ended.map_err(|error| connect::classify(&error)),
             Err(_) => {
-                self.link = Link::Shaking {
-                    handshake,
-                    probes: probes + 1,
-                };
+                self.link = Link::Shaking { handshake, probes: probes + 1 };
                 Err(ConnectError::Hung)
             }
         }
@@ -153,17 +141,11 @@ impl Prober {
     async fn first_look(&mut self, mut conn: Conn, limit: Duration) -> Sight {
         let looking = async {
             let dialect = status::learn(&mut conn).await?;
-            status::read(&mut conn, &dialect)
-                .await
-                .map(|status| (dialect, status))
+            status::read(&mut conn, &dialect).await.map(|status| (dialect, status))
         };
         match tokio::time::timeout(limit, looking).await {
             Ok(Ok((dialect, status))) => {
-                self.link = Link::Up(Box::new(Session {
-                    conn,
-                    dialect,
-                    probes: 0,
-                }));
+                self.link = Link::Up(Box::new(Session { conn, dialect, probes: 0 }));
                 Sight::Alive(Box::new(status))
             }
             Ok(Err(StatusError::Database(error))) => sight_of(connect::classify(&error)),

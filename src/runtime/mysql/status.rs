@@ -100,9 +100,7 @@ fn semi_sync(globals: &Row, counters: &[Row], dialect: &Dialect) -> SemiSync {
         let row = counters
             .iter()
             .find(|row| text(row, "Variable_name").is_some_and(|name| name.ends_with(ending)));
-        row.map_or(0, |row| {
-            u32::try_from(number(row, "Value")).unwrap_or(u32::MAX)
-        })
+        row.map_or(0, |row| u32::try_from(number(row, "Value")).unwrap_or(u32::MAX))
     };
     SemiSync {
         available: dialect.semi_sync_source.is_some() || dialect.semi_sync_replica.is_some(),
@@ -126,28 +124,11 @@ fn settings(globals: &Row) -> Settings {
 }
 
 fn channel(row: &Row, dialect: &Dialect, heartbeats: &[Row]) -> Result<Channel, StatusError> {
-    let (source, replica) = (
-        dialect.columns().source_column(),
-        dialect.columns().replica_column(),
-    );
+    let (source, replica) = (dialect.columns().source_column(), dialect.columns().replica_column());
     let mariadb = dialect.flavor == Flavor::MariaDb;
-    let name = text(
-        row,
-        if mariadb {
-            "Connection_name"
-        } else {
-            "Channel_Name"
-        },
-    );
+    let name = text(row, if mariadb { "Connection_name" } else { "Channel_Name" });
     let name = name.unwrap_or_default();
-    let received = text(
-        row,
-        if mariadb {
-            "Gtid_IO_Pos"
-        } else {
-            "Retrieved_Gtid_Set"
-        },
-    );
+    let received = text(row, if mariadb { "Gtid_IO_Pos" } else { "Retrieved_Gtid_Set" });
     let receiver = match text(row, &format!("{replica}_IO_Running")).as_deref() {
         Some("Yes") => Receiver::Connected,
         Some("No") | None => Receiver::Stopped,
@@ -186,10 +167,7 @@ fn channel(row: &Row, dialect: &Dialect, heartbeats: &[Row]) -> Result<Channel, 
 /// Heartbeats plus how far the source's log was read. Every event, and the announcement of every
 /// next log file, moves the second part up; only the source can cause either.
 fn beats(heartbeats: u64, file: &str, position: u64) -> u64 {
-    let file_number = file
-        .rsplit('.')
-        .next()
-        .and_then(|number| number.parse::<u64>().ok());
+    let file_number = file.rsplit('.').next().and_then(|number| number.parse::<u64>().ok());
     // Forty bits hold any position within a file; a rotation outweighs all of them.
     let read = file_number.unwrap_or(0).min(1 << 23) << 40 | position.min((1 << 40) - 1);
     read.saturating_add(heartbeats)
@@ -200,10 +178,7 @@ fn error(row: &Row) -> Option<ReplicationError> {
     let of = |thread: &str| {
         let code = u32::try_from(number(row, &format!("Last_{thread}_Errno"))).unwrap_or(u32::MAX);
         let said = text(row, &format!("Last_{thread}_Error")).unwrap_or_default();
-        (code != 0).then(|| ReplicationError {
-            code,
-            text: super::connect::cut(&said),
-        })
+        (code != 0).then(|| ReplicationError { code, text: super::connect::cut(&said) })
     };
     of("SQL").or_else(|| of("IO"))
 }

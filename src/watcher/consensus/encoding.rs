@@ -11,9 +11,8 @@ const HEADER: usize = 5;
 
 /// Frames an encoded message: `[version][crc32, big-endian][payload]`.
 pub(super) fn seal<M: Message>(message: &M) -> Result<Vec<u8>, FormatError> {
-    let payload = message
-        .write_to_bytes()
-        .map_err(|error| FormatError::Undecodable(error.to_string()))?;
+    let payload =
+        message.write_to_bytes().map_err(|error| FormatError::Undecodable(error.to_string()))?;
     let mut sealed = Vec::with_capacity(HEADER + payload.len());
     sealed.push(VERSION);
     sealed.extend_from_slice(&crc32fast::hash(&payload).to_be_bytes());

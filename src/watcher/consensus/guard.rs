@@ -34,9 +34,7 @@ impl Members {
         }
         let id = raft_id(own);
         if names.get(&id) != Some(own) {
-            return Err(ConsensusError::Members(format!(
-                "watcher {own} is not declared"
-            )));
+            return Err(ConsensusError::Members(format!("watcher {own} is not declared")));
         }
         Ok(Members { own: id, names })
     }
@@ -61,10 +59,7 @@ impl Members {
 
     /// Decodes a message and checks that it is from `from` and for this watcher.
     pub(super) fn decode(&self, from: &WatcherName, bytes: &[u8]) -> Result<Message, Ignored> {
-        let sender = self
-            .id(from)
-            .filter(|id| *id != self.own)
-            .ok_or(Ignored::Stranger)?;
+        let sender = self.id(from).filter(|id| *id != self.own).ok_or(Ignored::Stranger)?;
         let message = Message::parse_from_bytes(bytes)
             .map_err(|error| Ignored::Undecodable(error.to_string()))?;
         if message.from != sender {
@@ -125,11 +120,7 @@ pub(super) fn check(
     match message.get_msg_type() {
         // A leader caps the commit index it sends with what the receiver acknowledged.
         MessageType::MsgHeartbeat if message.term >= raft.term && message.commit > last => {
-            Err(ConsensusError::Forgot {
-                peer: from.clone(),
-                index: message.commit,
-                last,
-            })
+            Err(ConsensusError::Forgot { peer: from.clone(), index: message.commit, last })
         }
         MessageType::MsgAppend => Ok(check_entries(message).err()),
         MessageType::MsgAppendResponse
@@ -138,18 +129,16 @@ pub(super) fn check(
                 && !message.reject
                 && message.index > last =>
         {
-            Ok(Some(Ignored::Senseless(
-                "it acknowledges entries that were never sent",
-            )))
+            Ok(Some(Ignored::Senseless("it acknowledges entries that were never sent")))
         }
         MessageType::MsgSnapshot => {
             let meta = message.get_snapshot().get_metadata();
             let voters = check_voters(node.store().voters(), meta.get_conf_state());
             Ok(match voters {
                 Err(_) => Some(Ignored::Senseless("its snapshot names other watchers")),
-                Ok(()) if meta.index == 0 || meta.term == 0 || meta.term > message.term => Some(
-                    Ignored::Senseless("its snapshot has no possible place in the log"),
-                ),
+                Ok(()) if meta.index == 0 || meta.term == 0 || meta.term > message.term => {
+                    Some(Ignored::Senseless("its snapshot has no possible place in the log"))
+                }
                 // A second one while the first is being written would overtake it.
                 Ok(()) if node.snap().is_some() => Some(Ignored::Unwelcome),
                 Ok(()) => None,
@@ -202,11 +191,8 @@ fn check_entries(message: &Message) -> Result<(), Ignored> {
 /// FNV-1a of the name: the same on every watcher and in every version. Never 0, which raft-rs
 /// takes for "nobody".
 fn raft_id(name: &WatcherName) -> u64 {
-    let hash = name
-        .as_str()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+    let hash = name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
     hash.max(1)
 }

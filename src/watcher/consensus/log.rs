@@ -29,25 +29,16 @@ impl Log {
         let meta = snapshot.get_metadata();
         let before = (meta.index, meta.term);
         let entries = load_entries(before, stored)?;
-        let last = entries
-            .last()
-            .map_or(before, |entry| (entry.index, entry.term));
+        let last = entries.last().map_or(before, |entry| (entry.index, entry.term));
         let hard_state = load_hard_state(before.0, last, stored)?;
-        Ok(Log {
-            hard_state,
-            voters: expected,
-            snapshot,
-            before,
-            entries,
-        })
+        Ok(Log { hard_state, voters: expected, snapshot, before, entries })
     }
 
     /// Takes new entries, which replace all from the first one's index on.
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         let kept = first.index.saturating_sub(self.before.0 + 1);
-        self.entries
-            .truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        self.entries.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
         self.entries.extend_from_slice(entries);
     }
 
@@ -75,9 +66,7 @@ impl Log {
         meta.set_conf_state(self.voters.clone());
         snapshot.data = state.into();
         self.snapshot = snapshot;
-        let before = index
-            .saturating_sub(KEPT_BEHIND_SNAPSHOT)
-            .max(self.before.0);
+        let before = index.saturating_sub(KEPT_BEHIND_SNAPSHOT).max(self.before.0);
         if let Ok(term) = self.term(before) {
             let dropped = usize::try_from(before - self.before.0).unwrap_or(usize::MAX);
             self.entries.drain(..dropped.min(self.entries.len()));
@@ -103,9 +92,7 @@ impl Log {
     }
 
     fn last(&self) -> (u64, u64) {
-        self.entries
-            .last()
-            .map_or(self.before, |entry| (entry.index, entry.term))
+        self.entries.last().map_or(self.before, |entry| (entry.index, entry.term))
     }
 
     fn place(&self, index: u64) -> Option<usize> {
@@ -127,10 +114,7 @@ impl Storage for Log {
     ) -> raft::Result<Vec<Entry>> {
         let from = self.place(low).ok_or(StorageError::Compacted)?;
         let to = self.place(high).ok_or(StorageError::Compacted)?;
-        let wanted = self
-            .entries
-            .get(from..to)
-            .ok_or(StorageError::Unavailable)?;
+        let wanted = self.entries.get(from..to).ok_or(StorageError::Unavailable)?;
         let mut entries = wanted.to_vec();
         raft::util::limit_size(&mut entries, max_size.into());
         Ok(entries)
@@ -171,10 +155,7 @@ fn load_snapshot(expected: &ConfState, stored: &Stored) -> Result<Snapshot, Cons
         unseal(&found.encoded).map_err(|source| ConsensusError::BadSnapshot { index, source })?;
     let meta = snapshot.get_metadata();
     if meta.index != index || index == 0 || meta.term == 0 {
-        return Err(ConsensusError::SnapshotMislabeled {
-            label: index,
-            index: meta.index,
-        });
+        return Err(ConsensusError::SnapshotMislabeled { label: index, index: meta.index });
     }
     check_voters(expected, meta.get_conf_state())?;
     Ok(snapshot)
@@ -190,10 +171,7 @@ pub(super) fn check_voters(expected: &ConfState, found: &ConfState) -> Result<()
     if plain && theirs == expected.get_voters() {
         return Ok(());
     }
-    Err(ConsensusError::OtherVoters {
-        stored: theirs.len(),
-        configured: expected.voters.len(),
-    })
+    Err(ConsensusError::OtherVoters { stored: theirs.len(), configured: expected.voters.len() })
 }
 
 fn load_entries(before: (u64, u64), stored: &Stored) -> Result<Vec<Entry>, ConsensusError> {
@@ -207,23 +185,13 @@ fn load_entries(before: (u64, u64), stored: &Stored) -> Result<Vec<Entry>, Conse
         let entry: Entry =
             unseal(encoded).map_err(|source| ConsensusError::BadEntry { index, source })?;
         if entry.index != index {
-            return Err(ConsensusError::EntryMislabeled {
-                label: index,
-                index: entry.index,
-            });
+            return Err(ConsensusError::EntryMislabeled { label: index, index: entry.index });
         }
         if index != last + 1 {
-            return Err(ConsensusError::Gap {
-                after: last,
-                found: index,
-            });
+            return Err(ConsensusError::Gap { after: last, found: index });
         }
         if entry.term < term || entry.term == 0 {
-            return Err(ConsensusError::TermFalls {
-                index,
-                term: entry.term,
-                before: term,
-            });
+            return Err(ConsensusError::TermFalls { index, term: entry.term, before: term });
         }
         if entry.get_entry_type() != EntryType::EntryNormal {
             return Err(ConsensusError::UnknownEntry { index });
@@ -247,16 +215,10 @@ fn load_hard_state(
     };
     let mut hard_state: HardState = unseal(encoded).map_err(ConsensusError::BadHardState)?;
     if hard_state.commit > last {
-        return Err(ConsensusError::CommitBeyondLog {
-            commit: hard_state.commit,
-            last,
-        });
+        return Err(ConsensusError::CommitBeyondLog { commit: hard_state.commit, last });
     }
     if hard_state.term < last_term {
-        return Err(ConsensusError::TermBehindLog {
-            term: hard_state.term,
-            log: last_term,
-        });
+        return Err(ConsensusError::TermBehindLog { term: hard_state.term, log: last_term });
     }
     // The commit index is not synced on its own, so it may lag behind a snapshot.
     hard_state.commit = hard_state.commit.max(snapshot);

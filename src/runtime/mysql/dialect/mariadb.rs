@@ -33,11 +33,7 @@ pub(super) fn change(change: &Change<'_>) -> String {
             format!("MASTER_PASSWORD = {}", quoted(password)),
         ]);
     }
-    format!(
-        "CHANGE MASTER {} TO {}",
-        quoted(change.channel),
-        options.join(", ")
-    )
+    format!("CHANGE MASTER {} TO {}", quoted(change.channel), options.join(", "))
 }
 
 pub(super) fn commits_wait(acks: u32) -> Vec<String> {

@@ -25,9 +25,7 @@ fn since(version: Version, first: (u16, u16, u16)) -> Naming {
 
 pub(super) fn status(dialect: &Dialect) -> String {
     let replica = variable_words(dialect.version).replica();
-    let show = replica_words(dialect.version)
-        .replica()
-        .to_ascii_uppercase();
+    let show = replica_words(dialect.version).replica().to_ascii_uppercase();
     let source = dialect.semi_sync_source.map(Naming::source);
     let wait_for = match dialect.semi_sync_source {
         Some(Naming::Old) => "slave",
@@ -44,14 +42,9 @@ pub(super) fn status(dialect: &Dialect) -> String {
         },
     );
     let replica_column =
-        dialect
-            .semi_sync_replica
-            .map_or("NULL AS ss_replica".to_owned(), |naming| {
-                format!(
-                    "@@global.rpl_semi_sync_{}_enabled AS ss_replica",
-                    naming.replica()
-                )
-            });
+        dialect.semi_sync_replica.map_or("NULL AS ss_replica".to_owned(), |naming| {
+            format!("@@global.rpl_semi_sync_{}_enabled AS ss_replica", naming.replica())
+        });
     let counters = source.map_or(String::new(), |source| {
         format!(
             "; SHOW GLOBAL STATUS WHERE Variable_name IN \
@@ -99,36 +92,28 @@ pub(super) fn change(version: Version, change: &Change<'_>) -> String {
             format!("{word}_PASSWORD = {}", quoted(password)),
         ]);
     }
-    format!(
-        "{statement} {} FOR CHANNEL {}",
-        options.join(", "),
-        quoted(change.channel)
-    )
+    format!("{statement} {} FOR CHANNEL {}", options.join(", "), quoted(change.channel))
 }
 
 pub(super) fn install_source(version: Version) -> (&'static str, Naming) {
     match variable_words(version) {
-        Naming::New => (
-            "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'",
-            Naming::New,
-        ),
-        Naming::Old => (
-            "INSTALL PLUGIN rpl_semi_sync_master SONAME 'semisync_master.so'",
-            Naming::Old,
-        ),
+        Naming::New => {
+            ("INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'", Naming::New)
+        }
+        Naming::Old => {
+            ("INSTALL PLUGIN rpl_semi_sync_master SONAME 'semisync_master.so'", Naming::Old)
+        }
     }
 }
 
 pub(super) fn install_replica(version: Version) -> (&'static str, Naming) {
     match variable_words(version) {
-        Naming::New => (
-            "INSTALL PLUGIN rpl_semi_sync_replica SONAME 'semisync_replica.so'",
-            Naming::New,
-        ),
-        Naming::Old => (
-            "INSTALL PLUGIN rpl_semi_sync_slave SONAME 'semisync_slave.so'",
-            Naming::Old,
-        ),
+        Naming::New => {
+            ("INSTALL PLUGIN rpl_semi_sync_replica SONAME 'semisync_replica.so'", Naming::New)
+        }
+        Naming::Old => {
+            ("INSTALL PLUGIN rpl_semi_sync_slave SONAME 'semisync_slave.so'", Naming::Old)
+        }
     }
 }
 

@@ -8,17 +8,11 @@ fn mysql(version: &str, plugins: &[&str]) -> Dialect {
 }
 
 fn mariadb() -> Dialect {
-    Dialect::new(
-        "10.11.19-MariaDB-deb12",
-        &["rpl_semi_sync_master".to_owned()],
-    )
+    Dialect::new("10.11.19-MariaDB-deb12", &["rpl_semi_sync_master".to_owned()])
 }
 
 fn endpoint() -> Endpoint {
-    Endpoint {
-        host: "db2".to_owned(),
-        port: 3307,
-    }
+    Endpoint { host: "db2".to_owned(), port: 3307 }
 }
 
 fn change(dialect: &Dialect, new: bool) -> String {
@@ -37,18 +31,10 @@ fn versions_are_read() {
         ("8.0.21", Flavor::MySql, (8, 0, 21)),
         ("9.7.4-debug", Flavor::MySql, (9, 7, 4)),
         ("8.4.3-3", Flavor::MySql, (8, 4, 3)),
-        (
-            "10.11.19-MariaDB-0+deb12u1-log",
-            Flavor::MariaDb,
-            (10, 11, 19),
-        ),
+        ("10.11.19-MariaDB-0+deb12u1-log", Flavor::MariaDb, (10, 11, 19)),
     ] {
         let dialect = Dialect::new(text, &[]);
-        let found = (
-            dialect.version.major,
-            dialect.version.minor,
-            dialect.version.patch,
-        );
+        let found = (dialect.version.major, dialect.version.minor, dialect.version.patch);
         assert_eq!((dialect.flavor, found), (flavor, version), "{text}");
     }
 }
@@ -63,28 +49,12 @@ fn threads_are_named_as_each_version_knows_them() {
         ("10.5.1-MariaDB", "STOP SLAVE '' IO_THREAD"),
         ("11.8.2-MariaDB", "STOP SLAVE '' IO_THREAD"),
     ] {
-        assert_eq!(
-            Dialect::new(version, &[]).stop(Threads::Receiver, ""),
-            text,
-            "{version}"
-        );
+        assert_eq!(Dialect::new(version, &[]).stop(Threads::Receiver, ""), text, "{version}");
     }
-    assert_eq!(
-        mysql("9.7.4", &[]).start(Threads::Both, "a"),
-        "START REPLICA FOR CHANNEL 'a'"
-    );
-    assert_eq!(
-        mariadb().start(Threads::Applier, "a"),
-        "START SLAVE 'a' SQL_THREAD"
-    );
-    assert_eq!(
-        mysql("8.0.21", &[]).forget(""),
-        "RESET SLAVE ALL FOR CHANNEL ''"
-    );
-    assert_eq!(
-        mysql("8.4.0", &[]).forget(""),
-        "RESET REPLICA ALL FOR CHANNEL ''"
-    );
+    assert_eq!(mysql("9.7.4", &[]).start(Threads::Both, "a"), "START REPLICA FOR CHANNEL 'a'");
+    assert_eq!(mariadb().start(Threads::Applier, "a"), "START SLAVE 'a' SQL_THREAD");
+    assert_eq!(mysql("8.0.21", &[]).forget(""), "RESET SLAVE ALL FOR CHANNEL ''");
+    assert_eq!(mysql("8.4.0", &[]).forget(""), "RESET REPLICA ALL FOR CHANNEL ''");
     assert_eq!(mariadb().forget(""), "RESET SLAVE '' ALL");
 }
 
@@ -107,11 +77,7 @@ fn a_repoint_names_only_what_changes() {
              MASTER_HEARTBEAT_PERIOD = 0.250, MASTER_USE_GTID = slave_pos",
         ),
     ] {
-        assert_eq!(
-            change(&Dialect::new(version, &[]), false),
-            text,
-            "{version}"
-        );
+        assert_eq!(change(&Dialect::new(version, &[]), false), text, "{version}");
     }
 }
 
@@ -136,22 +102,13 @@ fn status_uses_only_names_that_exist() {
     let old = mysql("8.0.21", &["rpl_semi_sync_master", "rpl_semi_sync_slave"]).status();
     assert!(old.contains("SHOW SLAVE STATUS"), "{old}");
     assert!(old.contains("@@global.log_slave_updates"), "{old}");
-    assert!(
-        old.contains("rpl_semi_sync_master_wait_for_slave_count"),
-        "{old}"
-    );
+    assert!(old.contains("rpl_semi_sync_master_wait_for_slave_count"), "{old}");
     let mixed = mysql("8.0.24", &[]).status();
     assert!(mixed.contains("SHOW REPLICA STATUS"), "{mixed}");
     assert!(mixed.contains("@@global.log_slave_updates"), "{mixed}");
     let upgraded = mysql("8.4.0", &["rpl_semi_sync_master", "rpl_semi_sync_replica"]).status();
-    assert!(
-        upgraded.contains("rpl_semi_sync_master_enabled"),
-        "{upgraded}"
-    );
-    assert!(
-        upgraded.contains("rpl_semi_sync_replica_enabled"),
-        "{upgraded}"
-    );
+    assert!(upgraded.contains("rpl_semi_sync_master_enabled"), "{upgraded}");
+    assert!(upgraded.contains("rpl_semi_sync_replica_enabled"), "{upgraded}");
     let mariadb = mariadb().status();
     assert!(mariadb.contains("SHOW ALL SLAVES STATUS"), "{mariadb}");
     assert!(!mariadb.contains("@@global.super_read_only"), "{mariadb}");
@@ -172,24 +129,10 @@ fn semi_sync_never_falls_back() {
         let texts = dialect.commits_wait(2).join("; ");
         assert!(names.iter().all(|name| texts.contains(name)), "{texts}");
         assert!(texts.contains("timeout = 4294967295"), "{texts}");
-        assert!(
-            texts.ends_with("enabled = ON"),
-            "switched on before it is set up: {texts}"
-        );
+        assert!(texts.ends_with("enabled = ON"), "switched on before it is set up: {texts}");
     }
-    assert!(
-        mysql("8.0.25", &[])
-            .install_source()
-            .is_some_and(|(text, _)| text.contains("master"))
-    );
-    assert!(
-        mysql("8.0.26", &[])
-            .install_source()
-            .is_some_and(|(text, _)| text.contains("source"))
-    );
-    assert_eq!(
-        mysql("8.4.0", &["rpl_semi_sync_master"]).install_source(),
-        None
-    );
+    assert!(mysql("8.0.25", &[]).install_source().is_some_and(|(text, _)| text.contains("master")));
+    assert!(mysql("8.0.26", &[]).install_source().is_some_and(|(text, _)| text.contains("source")));
+    assert_eq!(mysql("8.4.0", &["rpl_semi_sync_master"]).install_source(), None);
     assert_eq!(mariadb().install_source(), None);
 }

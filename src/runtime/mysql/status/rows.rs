@@ -4,10 +4,7 @@ use mysql_async::{Row, Value};
 
 /// A column as text; absent when the column is missing or null.
 pub(super) fn text(row: &Row, column: &str) -> Option<String> {
-    let index = row
-        .columns_ref()
-        .iter()
-        .position(|own| own.name_ref() == column.as_bytes())?;
+    let index = row.columns_ref().iter().position(|own| own.name_ref() == column.as_bytes())?;
     match row.as_ref(index)? {
         Value::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
         Value::Int(number) => Some(number.to_string()),
@@ -28,9 +25,6 @@ pub(super) fn signed(row: &Row, column: &str) -> Option<u64> {
 
 /// A column as a switch: `1`, `ON` or `YES`.
 pub(super) fn flag(row: &Row, column: &str) -> bool {
-    text(row, column).is_some_and(|value| {
-        ["1", "ON", "YES"]
-            .iter()
-            .any(|on| value.eq_ignore_ascii_case(on))
-    })
+    text(row, column)
+        .is_some_and(|value| ["1", "ON", "YES"].iter().any(|on| value.eq_ignore_ascii_case(on)))
 }

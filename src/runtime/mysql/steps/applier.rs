@@ -12,9 +12,7 @@ use std::time::Duration;
 const SLICE: Duration = Duration::from_millis(200);
 
 pub(super) async fn bring_about(session: &mut Session, to: &Gtids) -> Result<Facts, StepError> {
-    apply(session, |_| to.clone())
-        .await
-        .map(|status| position(&status))
+    apply(session, |_| to.clone()).await.map(|status| position(&status))
 }
 
 /// Everything the server has received is applied.
@@ -34,18 +32,14 @@ async fn apply(
             return Ok(status);
         }
         if !status.received().contains(&to) && idle(&status) {
-            return Err(StepError::Failed(
-                "it never received all it must hold".to_owned(),
-            ));
+            return Err(StepError::Failed("it never received all it must hold".to_owned()));
         }
         for channel in &status.channels {
             start(session, channel, &status).await?;
         }
         let left = session.left();
         if left < SLICE / 2 {
-            return Err(StepError::Retry(
-                "still applying what it received".to_owned(),
-            ));
+            return Err(StepError::Retry("still applying what it received".to_owned()));
         }
         let wait = session.dialect.wait_applied(&to, SLICE.min(left / 2));
         // The answer only ends the wait; what was applied is read back.
@@ -55,10 +49,7 @@ async fn apply(
 
 /// Whether no channel receives, so that nothing more can come.
 fn idle(status: &Status) -> bool {
-    status
-        .channels
-        .iter()
-        .all(|channel| channel.receiver == Receiver::Stopped)
+    status.channels.iter().all(|channel| channel.receiver == Receiver::Stopped)
 }
 
 /// Starts an applier that somebody stopped; one that an error stopped needs people.
@@ -68,9 +59,7 @@ async fn start(session: &mut Session, channel: &Channel, status: &Status) -> Res
     }
     if let Some(error) = &channel.error {
         let (code, text) = (error.code, &error.text);
-        return Err(StepError::Failed(format!(
-            "its applier stopped, error {code}: {text}"
-        )));
+        return Err(StepError::Failed(format!("its applier stopped, error {code}: {text}")));
     }
     // MariaDB deletes the relay log when a thread starts while both are stopped.
     if status.flavor == Flavor::MariaDb && channel.receiver == Receiver::Stopped {

@@ -38,10 +38,7 @@ fn follows(channel: &Channel, address: &Endpoint) -> bool {
 
 async fn resume(session: &mut Session, channel: &Channel) -> Result<(), StepError> {
     if let (false, Some(error)) = (channel.applying, &channel.error) {
-        return Err(StepError::Failed(format!(
-            "its applier stopped, error {}",
-            error.code
-        )));
+        return Err(StepError::Failed(format!("its applier stopped, error {}", error.code)));
     }
     if channel.receiver != Receiver::Stopped && channel.applying {
         return Ok(());
@@ -109,15 +106,11 @@ async fn connected(session: &mut Session, address: &Endpoint) -> Result<Status, 
         }
         if let (true, Some(error)) = (channel.receiver == Receiver::Stopped, &channel.error) {
             let (code, text) = (error.code, &error.text);
-            return Err(StepError::Failed(format!(
-                "cannot follow, error {code}: {text}"
-            )));
+            return Err(StepError::Failed(format!("cannot follow, error {code}: {text}")));
         }
         if session.left() < least {
             let code = channel.error.as_ref().map_or(0, |error| error.code);
-            return Err(StepError::Retry(format!(
-                "not connected to its source, error {code}"
-            )));
+            return Err(StepError::Retry(format!("not connected to its source, error {code}")));
         }
         tokio::time::sleep(PAUSE).await;
     }

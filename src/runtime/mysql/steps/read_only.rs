@@ -87,9 +87,7 @@ async fn end_sessions(
             // Gone already; or its account may not be touched, and is stopped by the setting.
             None | Some(1094 | 1095) => {}
             Some(code) => {
-                return Err(StepError::Failed(format!(
-                    "error {code} while ending a session"
-                )));
+                return Err(StepError::Failed(format!("error {code} while ending a session")));
             }
         }
     }
@@ -99,14 +97,8 @@ async fn end_sessions(
 fn is_client(session: &Session, user: &str, command: &str) -> bool {
     let credentials = session.credentials();
     let system = ["system user", "event_scheduler", "unauthenticated user", ""];
-    let served = [
-        "Binlog Dump",
-        "Binlog Dump GTID",
-        "Daemon",
-        "Slave_IO",
-        "Slave_SQL",
-        "Slave_worker",
-    ];
+    let served =
+        ["Binlog Dump", "Binlog Dump GTID", "Daemon", "Slave_IO", "Slave_SQL", "Slave_worker"];
     !system.contains(&user)
         && !served.contains(&command)
         && user != credentials.monitor.user

@@ -21,10 +21,7 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
         session.run(&stop).await?;
     }
     let stopped = |status: &Status| {
-        status
-            .channels
-            .iter()
-            .all(|channel| channel.receiver == Receiver::Stopped)
+        status.channels.iter().all(|channel| channel.receiver == Receiver::Stopped)
     };
     Ok(position(&until(session, stopped).await?))
 }
@@ -40,9 +37,7 @@ pub(super) async fn until(
             return Ok(status);
         }
         if session.left() < PAUSE * 4 {
-            return Err(StepError::Retry(
-                "the state did not come about in time".to_owned(),
-            ));
+            return Err(StepError::Retry("the state did not come about in time".to_owned()));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -32,14 +32,10 @@ pub(super) async fn commits_wait(session: &mut Session, acks: u32) -> Result<Fac
         acks => status.semi_sync.source && status.semi_sync.acks == acks,
     };
     if !there {
-        return Err(StepError::Retry(
-            "the settings did not stay as they were set".to_owned(),
-        ));
+        return Err(StepError::Retry("the settings did not stay as they were set".to_owned()));
     }
     if acks > 0 && !is_on(session, &session.dialect.waiting()).await? {
-        return Err(StepError::Retry(
-            "set, but commits do not wait yet".to_owned(),
-        ));
+        return Err(StepError::Retry("set, but commits do not wait yet".to_owned()));
     }
     Ok(position(&status))
 }
@@ -70,10 +66,7 @@ pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Fact
         }
     }
     let running = |name: &str| {
-        before
-            .channels
-            .iter()
-            .any(|one| one.name == name && one.receiver == Receiver::Connected)
+        before.channels.iter().any(|one| one.name == name && one.receiver == Receiver::Connected)
     };
     let after = until(session, |status| {
         let back = status
@@ -89,9 +82,7 @@ pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Fact
 async fn load(session: &mut Session, install: &str) -> Result<(), StepError> {
     match session.try_run(install).await? {
         None | Some(PLUGIN_EXISTS) => session.learn().await,
-        Some(code) => Err(StepError::Failed(format!(
-            "error {code} while loading semi-sync"
-        ))),
+        Some(code) => Err(StepError::Failed(format!("error {code} while loading semi-sync"))),
     }
 }
 

@@ -50,13 +50,7 @@ impl Session {
         let mut conn = connect::connect(&access.address, account, CONNECT_LIMIT).await?;
         conn.query_drop(PLAIN_MODE).await?;
         let dialect = status::learn(&mut conn).await?;
-        Ok(Session {
-            conn,
-            access: access.clone(),
-            permit,
-            deadline,
-            dialect,
-        })
+        Ok(Session { conn, access: access.clone(), permit, deadline, dialect })
     }
 
     /// A second connection to the same server, under the same permit.
@@ -118,13 +112,10 @@ impl Session {
     /// Runs statements with a secret in them: the server's words, which may quote it, are dropped.
     pub(super) async fn run_secretly(&mut self, statements: &str) -> Result<(), StepError> {
         self.permitted()?;
-        self.conn
-            .query_drop(statements)
-            .await
-            .map_err(|error| match &error {
-                Error::Server(server) => of_server(server.code, "in a statement with a password"),
-                _ => StepError::from(error),
-            })
+        self.conn.query_drop(statements).await.map_err(|error| match &error {
+            Error::Server(server) => of_server(server.code, "in a statement with a password"),
+            _ => StepError::from(error),
+        })
     }
 
     /// As [`Session::run`], giving back the error number instead of an error.
@@ -148,10 +139,7 @@ impl Session {
 
 /// The position a step answers with.
 pub(super) fn position(status: &Status) -> Facts {
-    Facts {
-        executed: Some(status.executed.clone()),
-        received: Some(status.received()),
-    }
+    Facts { executed: Some(status.executed.clone()), received: Some(status.received()) }
 }
 
 fn of_server(code: u16, words: &str) -> StepError {
