@@ -201,6 +201,7 @@ impl Stage {
             ProxyListen { write: free_port(), read: Some(free_port()), hold, max_connections };
         let credentials = Credentials { monitor: account(), replication: account() };
         let config = Config {
+            security: None,
             watchers: vec![WatcherSpec {
                 id: "w1".into(),
                 data_center: "here".into(),
