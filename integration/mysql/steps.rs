@@ -7,6 +7,9 @@ use regent::decision::report::{Receiver, Writable};
 use regent::demo::servers::DatabaseFlavor;
 use std::time::Duration;
 
+/// How long a server may take to catch up here.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// Kill, survey, promote, repoint, and the former primary comes back.
 async fn fails_over_and_back(flavor: DatabaseFlavor) {
     let Some(mut cluster) = Cluster::replicating(flavor, 3).await else {
@@ -26,7 +29,7 @@ async fn fails_over_and_back(flavor: DatabaseFlavor) {
         );
     }
     let to = best.unwrap();
-    cluster.done(1, Step::CaughtUp { server: cluster.name(1), to: to.clone() }).await;
+    cluster.done(1, Step::CaughtUp { server: cluster.name(1), to: to.clone(), within: PATIENCE }).await;
     let facts = cluster.done(1, cluster.step("writable", 1)).await;
     assert!(facts.executed.unwrap().contains(&to));
     cluster.done(2, cluster.following(2, 1)).await;
@@ -47,7 +50,7 @@ async fn fails_over_and_back(flavor: DatabaseFlavor) {
     // And back again, while everything runs.
     let facts = cluster.done(1, cluster.step("read_only", 1)).await;
     let to = facts.executed.unwrap();
-    cluster.done(0, Step::CaughtUp { server: cluster.name(0), to }).await;
+    cluster.done(0, Step::CaughtUp { server: cluster.name(0), to, within: PATIENCE }).await;
     cluster.done(0, cluster.step("writable", 0)).await;
     cluster.done(1, cluster.following(1, 0)).await;
     cluster.done(2, cluster.following(2, 0)).await;
@@ -129,7 +132,7 @@ async fn drains_before_it_promotes(flavor: DatabaseFlavor) {
     cluster.until(1, "received", |it| it.received().contains(&to)).await;
     assert_eq!(cluster.rows(1).await, 0);
     // With the receiver running, both products just go on.
-    cluster.done(1, Step::CaughtUp { server: cluster.name(1), to }).await;
+    cluster.done(1, Step::CaughtUp { server: cluster.name(1), to, within: PATIENCE }).await;
     assert_eq!(cluster.rows(1).await, 5);
 
     // With both stopped, MariaDB would delete the relay log; then the step must refuse.
@@ -138,7 +141,7 @@ async fn drains_before_it_promotes(flavor: DatabaseFlavor) {
     let to = cluster.status(0).await.executed;
     cluster.until(1, "received", |it| it.received().contains(&to)).await;
     cluster.done(1, cluster.step("receiver_stopped", 1)).await;
-    let step = Step::CaughtUp { server: cluster.name(1), to: to.clone() };
+    let step = Step::CaughtUp { server: cluster.name(1), to: to.clone(), within: PATIENCE };
     let outcome = cluster.perform(1, step).await;
     match flavor {
         Mysql => assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}"),
@@ -164,7 +167,7 @@ async fn names_a_broken_applier(flavor: DatabaseFlavor) {
     cluster.insert(0).await;
     cluster.until(1, "broken", |it| it.channel().unwrap().error.is_some()).await;
     let to = cluster.status(0).await.executed;
-    for step in [Step::CaughtUp { server: cluster.name(1), to }, cluster.step("writable", 1)] {
+    for step in [Step::CaughtUp { server: cluster.name(1), to, within: PATIENCE }, cluster.step("writable", 1)] {
         match cluster.perform(1, step).await {
             Outcome::Failed(reason) => assert!(reason.contains("1062"), "{reason}"),
             outcome => panic!("{outcome:?}"),
