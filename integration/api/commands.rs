@@ -44,7 +44,7 @@ async fn status_is_a_table_that_fits() {
     let fake = leading().await;
     let ended = ask(&fake, &["status"]).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
-    assert_snapshot!(ended.stdout, @r#"
+    assert_snapshot!(ended.stdout, @r"
     watchers  paris leads, london, cloud unreachable
     proxies   proxy-1 (12 sessions)
 
@@ -55,7 +55,7 @@ async fn status_is_a_table_that_fits() {
     db2    replica healthy         0.0 s  paris       10.1.0.12:3306 MySQL 9.7.4
     db3    replica replica_lagging 12.2 s paris       10.1.0.13:3306 MySQL 9.7.4
     ! replica_lagging: db3 is 12 s behind
-    "#);
+    ");
     assert!(ended.stdout.lines().all(|line| line.chars().count() <= 80));
 }
 
@@ -63,14 +63,14 @@ async fn status_is_a_table_that_fits() {
 async fn topology_is_a_tree() {
     let fake = leading().await;
     let ended = ask(&fake, &["topology", "shop"]).await;
-    assert_snapshot!(ended.stdout, @r#"
+    assert_snapshot!(ended.stdout, @r"
     shop: degraded, primary db1, epoch 4, lossless with 1 acknowledgement(s)
       db3 is too far behind to serve reads
     db1  primary  healthy  paris  writable
     ├─ db2  replica  healthy  paris  lag 0.0 s  acknowledges
     └─ db3  replica  replica_lagging  paris  lag 12.2 s  48 behind
     ! replica_lagging: db3 is 12 s behind
-    "#);
+    ");
     let painted = ask(&fake, &["topology", "shop", "--color", "always"])
         .await
         .stdout;
@@ -84,7 +84,7 @@ async fn topology_is_a_tree() {
 async fn explain_says_what_and_why() {
     let fake = leading().await;
     let ended = ask(&fake, &["explain", "shop", "--without", "db1"]).await;
-    assert_snapshot!(ended.stdout, @r#"
+    assert_snapshot!(ended.stdout, @r"
     shop
 
     findings
@@ -103,18 +103,17 @@ async fn explain_says_what_and_why() {
          - db1 takes no writes
 
     durability  each commit waits for db2
-    "#);
+    ");
 }
 
 #[tokio::test]
 async fn events_are_listed() {
     let fake = leading().await;
     let ended = ask(&fake, &["events", "--cluster", "shop"]).await;
-    assert_snapshot!(ended.stdout, @r#"
+    assert_snapshot!(ended.stdout, @r"
     1 2026-11-18T11:06:40.250Z shop finding_began: db1 is dead
-    2 2026-11-18T11:06:40.500Z shop route_opened: db2 takes writes under
-           epoch 4
-    "#);
+    2 2026-11-18T11:06:40.500Z shop route_opened: db2 takes writes under epoch 4
+    ");
 }
 
 #[tokio::test]
@@ -122,7 +121,7 @@ async fn procedures_are_followed_to_their_end() {
     let fake = leading().await;
     let ended = ask(&fake, &["switchover", "shop", "--to", "db2"]).await;
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert_snapshot!(ended.stdout, @r#"
+    assert_snapshot!(ended.stdout, @r"
     switchover 3: asked for by an operator
       isolate
         done: db1 takes no writes (12 ms)
@@ -130,12 +129,10 @@ async fn procedures_are_followed_to_their_end() {
         done: db2 takes writes (12 ms)
     done: db2 is the primary
     took 140 ms
-    "#);
+    ");
     let ended = ask(&fake, &["failover", "shop", "--yes"]).await;
     assert_eq!(ended.code, 1);
-    assert_snapshot!(ended.stderr, @r#"
-    regent: the failover of shop is abandoned: no candidate is left; see regent status shop, regent events --cluster shop
-    "#);
+    assert_snapshot!(ended.stderr, @"regent: the failover of shop is abandoned: no candidate is left; see regent status shop, regent events --cluster shop");
 }
 
 #[tokio::test]

@@ -70,11 +70,11 @@ pub fn event(event: &EventView, width: u16) -> String {
         .cluster
         .as_ref()
         .map_or("-", |cluster| cluster.as_str());
-    let head = format!("{:>5}  {}  {place}  {}: ", event.seq, event.at, event.kind);
-    format!(
-        "{}\n",
-        wrapped(&format!("{}{}", head.trim_start(), event.text), 7, width)
-    )
+    let line = format!(
+        "{} {} {place} {}: {}",
+        event.seq, event.at, event.kind, event.text
+    );
+    format!("{}\n", wrapped(&line, 2, width))
 }
 
 /// Findings, with who said what if asked for.
