@@ -71,6 +71,9 @@ const RESULTS: [&str; 7] = [
     "strange",
 ];
 
+/// The labels of what belongs to one server.
+const BY_SERVER: [&str; 2] = ["cluster", "server"];
+
 /// Seconds; probes and steps last from under a millisecond to half a minute.
 const SECONDS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 10.0,
@@ -83,75 +86,24 @@ impl Metrics {
     /// Never on a correct build: names are constants and each is registered once.
     pub fn new() -> Metrics {
         let registry = Registry::new();
+        let all = &registry;
+        let lag = GaugeVec::new(named("replica_lag_seconds", "Seconds behind"), &BY_SERVER);
+        let results = ["cluster", "server", "result"];
+        let steps = ["step", "result"];
         let shared = Shared {
-            probes: counters(
-                &registry,
-                "probes_total",
-                "Probes made",
-                &["cluster", "server", "result"],
-            ),
-            probe_seconds: durations(
-                &registry,
-                "probe_seconds",
-                "Time one probe took",
-                &["cluster"],
-            ),
-            findings: gauges(
-                &registry,
-                "findings",
-                "Present findings",
-                &["cluster", "kind"],
-            ),
-            epoch: gauges(
-                &registry,
-                "epoch",
-                "Changes of primary so far",
-                &["cluster"],
-            ),
-            primary: gauges(
-                &registry,
-                "primary",
-                "1 for the primary",
-                &["cluster", "server"],
-            ),
-            lag: register(
-                &registry,
-                GaugeVec::new(
-                    named("replica_lag_seconds", "Seconds behind"),
-                    &["cluster", "server"],
-                ),
-            ),
-            behind: gauges(
-                &registry,
-                "replica_behind_transactions",
-                "Transactions behind",
-                &["cluster", "server"],
-            ),
-            sessions: gauges(
-                &registry,
-                "proxy_sessions",
-                "Client sessions of each proxy",
-                &["proxy"],
-            ),
-            procedures: counters(
-                &registry,
-                "procedures_total",
-                "Procedures closed",
-                &["kind", "result"],
-            ),
-            step_seconds: durations(
-                &registry,
-                "step_seconds",
-                "Time one attempt at a step took",
-                &["step", "result"],
-            ),
-            events: counters(&registry, "events_total", "Events announced", &["kind"]),
-            announced: gauge(
-                &registry,
-                "last_event_timestamp_milliseconds",
-                "When the newest event was announced",
-            ),
-            raft: RaftMetrics::register(&registry),
+            probes: counters(all, "probes_total", "Probes made", &results),
+            probe_seconds: durations(all, "probe_seconds", "Time of a probe", &["cluster"]),
+            findings: gauges(all, "findings", "Present findings", &["cluster", "kind"]),
+            epoch: gauges(all, "epoch", "Changes of primary so far", &["cluster"]),
+            primary: gauges(all, "primary", "1 for the primary", &BY_SERVER),
+            lag: register(all, lag),
+            behind: gauges(all, "replica_behind_transactions", "Behind", &BY_SERVER),
+            sessions: gauges(all, "proxy_sessions", "Client sessions", &["proxy"]),
+            procedures: counters(all, "procedures_total", "Closed", &["kind", "result"]),
+            step_seconds: durations(all, "step_seconds", "Time of one attempt", &steps),
+            events: counters(all, "events_total", "Events announced", &["kind"]),
+            announced: gauge(all, "last_event_timestamp_milliseconds", "Newest event"),
+            raft: RaftMetrics::register(all),
             seen: Mutex::default(),
             registry,
         };
