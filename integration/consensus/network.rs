@@ -31,6 +31,8 @@ pub struct Node {
     pub reads: Vec<ReadReady>,
     pub snapshots: usize,
     life: u32,
+    /// Records reach the disk in order, however its speed changes.
+    written: Moment,
 }
 
 pub struct Cluster {
@@ -56,6 +58,7 @@ impl Cluster {
             reads: Vec::new(),
             snapshots: 0,
             life: 0,
+            written: Moment::ZERO,
         };
         let mut cluster = Cluster {
             now: Moment(1_000_000),
@@ -77,6 +80,7 @@ impl Cluster {
         let all: Vec<WatcherName> = self.nodes.iter().map(|node| node.name.clone()).collect();
         let found = &mut self.nodes[node];
         found.life += 1;
+        found.written = self.now;
         let seed = self.seed ^ u64::from(found.life);
         let (raft, recovered) = Consensus::start(
             &found.name,
@@ -201,7 +205,8 @@ impl Cluster {
         }
         let life = found.life;
         for (ticket, record) in drained.persist {
-            let at = now + self.disk_delay;
+            let at = self.nodes[node].written.max(now + self.disk_delay);
+            self.nodes[node].written = at;
             self.post(
                 at,
                 Event::Written {
