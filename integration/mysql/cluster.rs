@@ -66,6 +66,12 @@ impl Cluster {
         for replica in 1..count {
             cluster.done(replica, cluster.following(replica, 0)).await;
         }
+        let all = cluster.status(0).await.executed;
+        for replica in 1..count {
+            cluster
+                .until(replica, "caught up", |it| it.executed.contains(&all))
+                .await;
+        }
         Some(cluster)
     }
 

@@ -100,8 +100,11 @@ async fn tells_troubles_apart(flavor: DatabaseFlavor) {
     drop(held);
 
     // A listener whose queue is full drops what arrives, as a host that is gone does.
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let listener =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener
+        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
     listener.listen(0).unwrap();
     let place = listener.local_addr().unwrap().as_socket().unwrap();
     let fill = || std::net::TcpStream::connect_timeout(&place, Duration::from_millis(100));
@@ -110,7 +113,12 @@ async fn tells_troubles_apart(flavor: DatabaseFlavor) {
     nowhere.port = place.port();
     let mut prober = Prober::new(nowhere.clone(), credentials().monitor, Timing::default());
     for _ in 0..3 {
-        assert_eq!(prober.probe().await, Sight::Unreachable, "{} queued", queued.len());
+        assert_eq!(
+            prober.probe().await,
+            Sight::Unreachable,
+            "{} queued",
+            queued.len()
+        );
     }
     nowhere.host = "no-such-host.invalid".to_owned();
     let mut prober = Prober::new(nowhere, credentials().monitor, Timing::default());

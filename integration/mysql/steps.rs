@@ -15,6 +15,12 @@ async fn fails_over_and_back(flavor: DatabaseFlavor) {
     for _ in 0..20 {
         cluster.insert(0).await;
     }
+    let all = cluster.status(0).await.executed;
+    for at in [1, 2] {
+        cluster
+            .until(at, "received", |it| it.received().contains(&all))
+            .await;
+    }
     cluster.servers[0].kill9();
     let mut best = None;
     for at in [1, 2] {
