@@ -41,11 +41,15 @@ impl Cluster {
         let mut servers = Vec::new();
         for (number, port) in free_ports(count).into_iter().enumerate() {
             let name = format!("db{}", number + 1);
-            servers.push(
-                set.start(&name, port, ServerOptions::default())
-                    .await
-                    .unwrap(),
-            );
+            // MariaDB deletes temporary files of its neighbours when it starts.
+            let scratch = place.path().join(format!("{name}-scratch"));
+            std::fs::create_dir(&scratch).unwrap();
+            let extra = vec![format!("--tmpdir={}", scratch.display())];
+            let options = ServerOptions {
+                extra,
+                ..ServerOptions::default()
+            };
+            servers.push(set.start(&name, port, options).await.unwrap());
         }
         Some(Cluster {
             servers,
