@@ -122,6 +122,16 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
             },
         )
         .await;
+    // A receiver that connected before its source knew of semi-sync must connect again.
+    cluster
+        .done(
+            1,
+            Step::Acknowledges {
+                server: cluster.name(1),
+                on: true,
+            },
+        )
+        .await;
     cluster
         .until(0, "a client", |it| {
             it.semi_sync.source && it.semi_sync.clients == 1
