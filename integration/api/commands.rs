@@ -19,10 +19,7 @@ async fn regent(arguments: &[&str]) -> Ended {
     let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
     let run = move || -> Output {
         let mut command = assert_cmd::cargo::cargo_bin_cmd!("regent");
-        command
-            .env_remove("REGENT_API")
-            .env_remove("RUST_LOG")
-            .env("COLUMNS", "80");
+        command.env_remove("REGENT_API").env_remove("RUST_LOG").env("COLUMNS", "80");
         command.args(arguments).output().unwrap()
     };
     let output = tokio::task::spawn_blocking(run).await.unwrap();
@@ -71,13 +68,8 @@ async fn topology_is_a_tree() {
     └─ db3  replica  replica_lagging  paris  lag 12.2 s  48 behind
     ! replica_lagging: db3 is 12 s behind
     ");
-    let painted = ask(&fake, &["topology", "shop", "--color", "always"])
-        .await
-        .stdout;
-    assert!(
-        painted.contains("\u{1b}[32mhealthy\u{1b}[0m"),
-        "{painted:?}"
-    );
+    let painted = ask(&fake, &["topology", "shop", "--color", "always"]).await.stdout;
+    assert!(painted.contains("\u{1b}[32mhealthy\u{1b}[0m"), "{painted:?}");
 }
 
 #[tokio::test]
@@ -148,16 +140,8 @@ async fn json_is_the_apis_own() {
         let mut arguments = command.to_vec();
         arguments.push("--json");
         let shown = ask(&fake, &arguments).await.stdout;
-        let response = http()
-            .get(format!("{}{path}", fake.base))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(
-            shown,
-            format!("{}\n", response.text().await.unwrap()),
-            "{command:?}"
-        );
+        let response = http().get(format!("{}{path}", fake.base)).send().await.unwrap();
+        assert_eq!(shown, format!("{}\n", response.text().await.unwrap()), "{command:?}");
     }
 }
 
@@ -166,16 +150,8 @@ async fn exit_codes_and_advice() {
     let fake = leading().await;
     let gone = format!("http://{}", place().await.endpoint);
     let cases: [(&[&str], i32, &str); 7] = [
-        (
-            &["switchover", "shop", "--to", "db1"],
-            1,
-            "db1 is the primary already",
-        ),
-        (
-            &["status", "shoe"],
-            1,
-            "there is no cluster shoe; known: shop",
-        ),
+        (&["switchover", "shop", "--to", "db1"], 1, "db1 is the primary already"),
+        (&["status", "shoe"], 1, "there is no cluster shoe; known: shop"),
         (&["adopt", "shop"], 2, "--primary"),
         (&["explain"], 2, "required"),
         (&["failover", "shop", "--accept-loss"], 2, "add --yes"),
@@ -185,35 +161,16 @@ async fn exit_codes_and_advice() {
     for (arguments, code, text) in cases {
         let ended = ask(&fake, arguments).await;
         assert_eq!(ended.code, code, "{arguments:?}: {}", ended.stderr);
-        assert!(
-            ended.stderr.contains(text),
-            "{arguments:?}: {}",
-            ended.stderr
-        );
+        assert!(ended.stderr.contains(text), "{arguments:?}: {}", ended.stderr);
     }
-    assert!(
-        !fake
-            .asked
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|one| matches!(one, Request::Failover { .. }))
-    );
+    assert!(!fake.asked.lock().unwrap().iter().any(|one| matches!(one, Request::Failover { .. })));
 
     let ended = regent(&["status", "--api", &gone]).await;
     assert_eq!(ended.code, 3);
-    assert!(
-        ended.stderr.contains("no watcher can be reached"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("no watcher can be reached"), "{}", ended.stderr);
     let ended = regent(&["status"]).await;
     assert_eq!(ended.code, 2);
-    assert!(
-        ended.stderr.contains("give --api URL, set REGENT_API"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("give --api URL, set REGENT_API"), "{}", ended.stderr);
 
     // One that is gone and one that knows no leader do not hide the one that does.
     fn cut_off(_: &Request) -> Option<Response> {
@@ -228,11 +185,9 @@ async fn exit_codes_and_advice() {
 
 #[tokio::test]
 async fn completion_scripts_are_made() {
-    for (shell, mark) in [
-        ("bash", "complete -F"),
-        ("zsh", "#compdef regent"),
-        ("fish", "complete -c regent"),
-    ] {
+    for (shell, mark) in
+        [("bash", "complete -F"), ("zsh", "#compdef regent"), ("fish", "complete -c regent")]
+    {
         let ended = regent(&["completion", shell]).await;
         assert_eq!(ended.code, 0);
         assert!(ended.stdout.contains(mark), "{shell}");
@@ -246,10 +201,6 @@ fn every_help_has_an_example() {
         let help = command.render_long_help().to_string();
         let example = format!("regent {}", command.get_name());
         let after = help.split_once("Examples:").map_or("", |(_, after)| after);
-        assert!(
-            after.contains(&example),
-            "{} has no example",
-            command.get_name()
-        );
+        assert!(after.contains(&example), "{} has no example", command.get_name());
     }
 }

@@ -5,14 +5,10 @@ use regent::api::endpoints::ROUTES;
 #[test]
 fn every_route_is_documented_and_no_other() {
     let text = include_str!("../../docs/api.md");
-    let documented: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'))
-        .collect();
-    let real: Vec<String> = ROUTES
-        .iter()
-        .map(|(method, path, _)| format!("{method} {path}"))
-        .collect();
+    let documented: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    let real: Vec<String> =
+        ROUTES.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
     assert_eq!(documented, real);
 }
 

@@ -13,32 +13,16 @@ pub fn http() -> reqwest::Client {
 }
 
 pub async fn get(fake: &Fake, path: &str) -> (u16, Value) {
-    let response = http()
-        .get(format!("{}{path}", fake.base))
-        .send()
-        .await
-        .unwrap();
+    let response = http().get(format!("{}{path}", fake.base)).send().await.unwrap();
     let status = response.status().as_u16();
-    (
-        status,
-        serde_json::from_str(&response.text().await.unwrap()).unwrap(),
-    )
+    (status, serde_json::from_str(&response.text().await.unwrap()).unwrap())
 }
 
 pub async fn post(fake: &Fake, path: &str, body: &str) -> (u16, Value) {
-    let request = http()
-        .post(format!("{}{path}", fake.base))
-        .body(body.to_owned());
-    let response = request
-        .header("content-type", "application/json")
-        .send()
-        .await
-        .unwrap();
+    let request = http().post(format!("{}{path}", fake.base)).body(body.to_owned());
+    let response = request.header("content-type", "application/json").send().await.unwrap();
     let status = response.status().as_u16();
-    (
-        status,
-        serde_json::from_str(&response.text().await.unwrap()).unwrap(),
-    )
+    (status, serde_json::from_str(&response.text().await.unwrap()).unwrap())
 }
 
 #[tokio::test]
@@ -46,19 +30,13 @@ async fn reading_routes_answer_what_the_watcher_says() {
     let fake = leading().await;
     let (status, body) = get(&fake, "/v1/status").await;
     assert_eq!(status, 200);
-    assert_eq!(
-        serde_json::from_value::<StatusView>(body).unwrap(),
-        status_view()
-    );
+    assert_eq!(serde_json::from_value::<StatusView>(body).unwrap(), status_view());
     for path in ["/v1/clusters/shop", "/v1/clusters/shop/topology"] {
         let (status, body) = get(&fake, path).await;
         assert_eq!((status, &body["primary"]), (200, &json!("db1")), "{path}");
     }
     let (_, body) = get(&fake, "/v1/status?cluster=shop").await;
-    assert_eq!(
-        body["clusters"][0]["servers"][2]["lag_seconds"],
-        json!(12.25)
-    );
+    assert_eq!(body["clusters"][0]["servers"][2]["lag_seconds"], json!(12.25));
     let (_, body) = get(&fake, "/v1/clusters/shop/explain?without=db1").await;
     assert_eq!(body["candidates"][0]["server"], json!("db2"));
     let (_, body) = get(&fake, "/v1/events?after=1").await;
@@ -69,12 +47,7 @@ async fn reading_routes_answer_what_the_watcher_says() {
     let (_, body) = get(&fake, "/v1/clusters/shop/procedures/4").await;
     assert_eq!(body["state"], json!("abandoned"));
 
-    let changed = fake
-        .asked
-        .lock()
-        .unwrap()
-        .iter()
-        .any(Request::changes_state);
+    let changed = fake.asked.lock().unwrap().iter().any(Request::changes_state);
     assert!(!changed, "a GET asked for a change");
     let without = |request: &Request| matches!(request, Request::Explain { without: Some(one), .. } if one.as_str() == "db1");
     assert!(fake.asked.lock().unwrap().iter().any(without));
@@ -84,21 +57,10 @@ async fn reading_routes_answer_what_the_watcher_says() {
 async fn acting_routes_pass_every_field_on() {
     let fake = leading().await;
     let (status, body) = post(&fake, "/v1/clusters/shop/adopt", r#"{"primary": "db1"}"#).await;
-    assert_eq!(
-        (status, body),
-        (200, json!({"text": "shop is adopted with primary db1"}))
-    );
+    assert_eq!((status, body), (200, json!({"text": "shop is adopted with primary db1"})));
     let (status, body) = post(&fake, "/v1/clusters/shop/switchover", r#"{"to": "db2"}"#).await;
-    assert_eq!(
-        (status, body),
-        (202, json!({"cluster": "shop", "procedure": 3}))
-    );
-    let (status, body) = post(
-        &fake,
-        "/v1/clusters/shop/switchover",
-        r#"{"dry_run": true}"#,
-    )
-    .await;
+    assert_eq!((status, body), (202, json!({"cluster": "shop", "procedure": 3})));
+    let (status, body) = post(&fake, "/v1/clusters/shop/switchover", r#"{"dry_run": true}"#).await;
     assert_eq!((status, &body["response"]), (200, &json!("alert")));
     let all = r#"{"to": "db3", "accept_loss": true, "dry_run": false}"#;
     let (status, _) = post(&fake, "/v1/clusters/shop/failover", all).await;
@@ -121,33 +83,14 @@ async fn bad_input_is_named_and_never_reaches_the_watcher() {
     let fake = leading().await;
     let posts = [
         ("/v1/clusters/shop/adopt", "{}", 400, "primary is missing"),
-        (
-            "/v1/clusters/shop/adopt",
-            r#"{"primary": 7}"#,
-            400,
-            "primary is 7",
-        ),
-        (
-            "/v1/clusters/shop/switchover",
-            r#"{"dry_run": "no"}"#,
-            400,
-            "dry_run is \"no\"",
-        ),
-        (
-            "/v1/clusters/shop/switchover",
-            r#"{"acept_loss": true}"#,
-            400,
-            "\"acept_loss\"",
-        ),
+        ("/v1/clusters/shop/adopt", r#"{"primary": 7}"#, 400, "primary is 7"),
+        ("/v1/clusters/shop/switchover", r#"{"dry_run": "no"}"#, 400, "dry_run is \"no\""),
+        ("/v1/clusters/shop/switchover", r#"{"acept_loss": true}"#, 400, "\"acept_loss\""),
         ("/v1/clusters/shop/failover", "{\"to\":", 400, "not JSON"),
     ];
     for (path, sent, expected, text) in posts {
         let (status, body) = post(&fake, path, sent).await;
-        assert_eq!(
-            (status, &body["code"]),
-            (expected, &json!("bad_input")),
-            "{sent}"
-        );
+        assert_eq!((status, &body["code"]), (expected, &json!("bad_input")), "{sent}");
         assert!(body["text"].as_str().unwrap().contains(text), "{body}");
     }
     let gets = [
@@ -164,16 +107,8 @@ async fn bad_input_is_named_and_never_reaches_the_watcher() {
         assert!(body["text"].as_str().unwrap().contains(text), "{body}");
     }
     let url = format!("{}/v1/clusters/shop/failover", fake.base);
-    let response = http()
-        .post(url)
-        .header("content-type", "text/plain")
-        .body("{}")
-        .send();
-    assert_eq!(
-        response.await.unwrap().status(),
-        415,
-        "a browser's form could send that"
-    );
+    let response = http().post(url).header("content-type", "text/plain").body("{}").send();
+    assert_eq!(response.await.unwrap().status(), 415, "a browser's form could send that");
     assert_eq!(fake.asked.lock().unwrap().len(), 0);
     let (status, body) = get(&fake, "/v1/clusters/shoe").await;
     assert_eq!((status, &body["code"]), (404, &json!("unknown")));
@@ -181,11 +116,7 @@ async fn bad_input_is_named_and_never_reaches_the_watcher() {
 }
 
 fn not_leader(_: &Request) -> Option<Response> {
-    Some(refused(
-        RefusalCode::NotLeader,
-        "this watcher follows",
-        Some("paris"),
-    ))
+    Some(refused(RefusalCode::NotLeader, "this watcher follows", Some("paris")))
 }
 
 fn no_leader(_: &Request) -> Option<Response> {
@@ -195,32 +126,19 @@ fn no_leader(_: &Request) -> Option<Response> {
 #[tokio::test]
 async fn a_follower_passes_requests_on_to_the_leader() {
     let (first, second) = (place().await, place().await);
-    let apis: BTreeMap<WatcherName, Endpoint> = [
-        ("paris".into(), first.endpoint.clone()),
-        ("london".into(), second.endpoint.clone()),
-    ]
-    .into();
+    let apis: BTreeMap<WatcherName, Endpoint> =
+        [("paris".into(), first.endpoint.clone()), ("london".into(), second.endpoint.clone())]
+            .into();
     let leader = start("paris", Some("paris"), first, apis.clone(), canned).await;
     let follower = start("london", Some("paris"), second, apis, not_leader).await;
-    for path in [
-        "/v1/status",
-        "/v1/clusters/shop",
-        "/v1/events?after=1&wait=1",
-    ] {
-        assert_eq!(
-            get(&follower, path).await,
-            get(&leader, path).await,
-            "{path}"
-        );
+    for path in ["/v1/status", "/v1/clusters/shop", "/v1/events?after=1&wait=1"] {
+        assert_eq!(get(&follower, path).await, get(&leader, path).await, "{path}");
     }
     let path = "/v1/clusters/shop/switchover";
     let (status, body) = post(&follower, path, r#"{"to": "db2"}"#).await;
     assert_eq!((status, &body["procedure"]), (202, &json!(3)));
-    let expected = Request::Switchover {
-        cluster: "shop".into(),
-        to: Some("db2".into()),
-        dry_run: false,
-    };
+    let expected =
+        Request::Switchover { cluster: "shop".into(), to: Some("db2".into()), dry_run: false };
     assert_eq!(leader.asked.lock().unwrap().last(), Some(&expected));
 }
 
@@ -228,17 +146,11 @@ async fn a_follower_passes_requests_on_to_the_leader() {
 async fn requests_are_passed_on_once_only() {
     // Each of the two believes that the other leads.
     let (first, second) = (place().await, place().await);
-    let apis: BTreeMap<WatcherName, Endpoint> = [
-        ("paris".into(), first.endpoint.clone()),
-        ("london".into(), second.endpoint.clone()),
-    ]
-    .into();
+    let apis: BTreeMap<WatcherName, Endpoint> =
+        [("paris".into(), first.endpoint.clone()), ("london".into(), second.endpoint.clone())]
+            .into();
     fn other(_: &Request) -> Option<Response> {
-        Some(refused(
-            RefusalCode::NotLeader,
-            "this watcher follows",
-            Some("london"),
-        ))
+        Some(refused(RefusalCode::NotLeader, "this watcher follows", Some("london")))
     }
     let paris = start("paris", Some("london"), first, apis.clone(), other).await;
     let london = start("london", Some("paris"), second, apis, not_leader).await;
@@ -253,19 +165,11 @@ async fn without_a_leader_there_is_a_clear_answer() {
     let fake = start("paris", None, place().await, BTreeMap::new(), no_leader).await;
     for path in ["/v1/status", "/v1/clusters/shop/explain", "/v1/events"] {
         let (status, body) = get(&fake, path).await;
-        assert_eq!(
-            (status, &body["code"]),
-            (503, &json!("no_leader")),
-            "{path}"
-        );
+        assert_eq!((status, &body["code"]), (503, &json!("no_leader")), "{path}");
     }
     let (status, body) = get(&fake, "/readyz").await;
     assert_eq!((status, &body["ready"]), (503, &json!(false)));
-    let alive = http()
-        .get(format!("{}/healthz", fake.base))
-        .send()
-        .await
-        .unwrap();
+    let alive = http().get(format!("{}/healthz", fake.base)).send().await.unwrap();
     assert_eq!(alive.status(), 200);
 
     // The leader that is named cannot be reached.
@@ -274,31 +178,19 @@ async fn without_a_leader_there_is_a_clear_answer() {
     let alone = start("london", Some("paris"), place().await, apis, not_leader).await;
     let (status, body) = get(&alone, "/v1/status").await;
     assert_eq!((status, &body["code"]), (503, &json!("no_leader")));
-    assert!(
-        body["text"]
-            .as_str()
-            .unwrap()
-            .contains("watcher paris leads but cannot be reached")
-    );
+    assert!(body["text"].as_str().unwrap().contains("watcher paris leads but cannot be reached"));
 }
 
 #[tokio::test]
 async fn health_metrics_and_marks() {
     let fake = leading().await;
     let (status, body) = get(&fake, "/readyz").await;
-    assert_eq!(
-        (status, body),
-        (200, json!({"ready": true, "leader": "paris", "term": 7}))
-    );
+    assert_eq!((status, body), (200, json!({"ready": true, "leader": "paris", "term": 7})));
 
     fake.metrics.observe_status(&fake::status_view());
     fake.metrics.raft(7, true, 90, 90);
     let read = || async {
-        let response = http()
-            .get(format!("{}/metrics", fake.base))
-            .send()
-            .await
-            .unwrap();
+        let response = http().get(format!("{}/metrics", fake.base)).send().await.unwrap();
         response.text().await.unwrap()
     };
     let text = read().await;
@@ -316,16 +208,9 @@ async fn health_metrics_and_marks() {
     let mut gone = fake::status_view();
     gone.clusters.clear();
     fake.metrics.observe_status(&gone);
-    assert!(
-        !read().await.contains("shop"),
-        "a vanished cluster is still counted"
-    );
+    assert!(!read().await.contains("shop"), "a vanished cluster is still counted");
 
-    let response = http()
-        .get(format!("{}/v1/status", fake.base))
-        .send()
-        .await
-        .unwrap();
+    let response = http().get(format!("{}/v1/status", fake.base)).send().await.unwrap();
     assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     assert_eq!(response.headers()["cache-control"], "no-store");
 }

@@ -36,14 +36,7 @@ pub async fn place() -> Place {
 
 /// One watcher that leads.
 pub async fn leading() -> Fake {
-    start(
-        "paris",
-        Some("paris"),
-        place().await,
-        BTreeMap::new(),
-        canned,
-    )
-    .await
+    start("paris", Some("paris"), place().await, BTreeMap::new(), canned).await
 }
 
 pub async fn start(
@@ -66,12 +59,7 @@ pub async fn start(
     let base = format!("http://{}", place.endpoint);
     let serving = regent::api::serve_on(handle, metrics.clone(), place.listener, stop.clone());
     tokio::spawn(async move { serving.await.unwrap() });
-    Fake {
-        base,
-        metrics,
-        asked,
-        _stop: stop.drop_guard(),
-    }
+    Fake { base, metrics, asked, _stop: stop.drop_guard() }
 }
 
 /// An unanswered request stays open, as with a watcher that is stuck.
@@ -88,11 +76,7 @@ async fn answer_all(mut desk: Desk, log: Arc<Mutex<Vec<Request>>>, answers: Answ
 
 pub fn refused(code: RefusalCode, text: &str, leader: Option<&str>) -> Response {
     let leader = leader.map(WatcherName::from);
-    Response::Refused(Refusal {
-        code,
-        text: text.to_owned(),
-        leader,
-    })
+    Response::Refused(Refusal { code, text: text.to_owned(), leader })
 }
 
 /// The watcher paris leads and knows the cluster shop.
@@ -113,49 +97,34 @@ pub fn canned(request: &Request) -> Option<Response> {
         Request::Switchover { dry_run: true, .. } | Request::Failover { dry_run: true, .. } => {
             Response::Explanation(Box::new(explanation()))
         }
-        Request::Events { after, .. } => Response::Events(
-            events()
-                .into_iter()
-                .filter(|event| event.seq > *after)
-                .collect(),
-        ),
+        Request::Events { after, .. } => {
+            Response::Events(events().into_iter().filter(|event| event.seq > *after).collect())
+        }
         Request::Procedure { id, .. } => Response::Procedure(procedure(id.unwrap_or(3))),
-        Request::Adopt { primary, .. } => Response::Done {
-            text: format!("shop is adopted with primary {primary}"),
-        },
+        Request::Adopt { primary, .. } => {
+            Response::Done { text: format!("shop is adopted with primary {primary}") }
+        }
         Request::Switchover { to: Some(to), .. } if to.as_str() == "db1" => {
             refused(RefusalCode::Forbidden, "db1 is the primary already", None)
         }
-        Request::Switchover { cluster, .. } => Response::Opened {
-            cluster: cluster.clone(),
-            procedure: 3,
-        },
-        Request::Failover { cluster, .. } => Response::Opened {
-            cluster: cluster.clone(),
-            procedure: 4,
-        },
+        Request::Switchover { cluster, .. } => {
+            Response::Opened { cluster: cluster.clone(), procedure: 3 }
+        }
+        Request::Failover { cluster, .. } => {
+            Response::Opened { cluster: cluster.clone(), procedure: 4 }
+        }
     })
 }
 
 pub fn status_view() -> StatusView {
-    let watcher = |id: &str, reachable| WatcherView {
-        id: id.into(),
-        data_center: id.into(),
-        reachable,
-    };
+    let watcher =
+        |id: &str, reachable| WatcherView { id: id.into(), data_center: id.into(), reachable };
     StatusView {
         leader: Some("paris".into()),
         term: 7,
         answered_by: "paris".into(),
-        watchers: vec![
-            watcher("paris", true),
-            watcher("london", true),
-            watcher("cloud", false),
-        ],
-        proxies: vec![ProxyView {
-            id: "proxy-1".into(),
-            sessions: 12,
-        }],
+        watchers: vec![watcher("paris", true), watcher("london", true), watcher("cloud", false)],
+        proxies: vec![ProxyView { id: "proxy-1".into(), sessions: 12 }],
         clusters: vec![cluster()],
     }
 }
@@ -270,19 +239,10 @@ fn procedure(id: u64) -> ProcedureView {
         opened: WallTime(1_795_000_000_000),
         closed: Some(WallTime(1_795_000_000_140)),
         state: if well { "done" } else { "abandoned" }.to_owned(),
-        text: if well {
-            "db2 is the primary"
-        } else {
-            "no candidate is left"
-        }
-        .to_owned(),
+        text: if well { "db2 is the primary" } else { "no candidate is left" }.to_owned(),
         stages: vec![
             stage("isolate", "done", &["db1 takes no writes"]),
-            stage(
-                "promote",
-                if well { "done" } else { "failed" },
-                &["db2 takes writes"],
-            ),
+            stage("promote", if well { "done" } else { "failed" }, &["db2 takes writes"]),
         ],
     }
 }

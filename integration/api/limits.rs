@@ -25,11 +25,7 @@ async fn large_bodies_and_headers_are_refused() {
     let (status, answer) = post(&fake, "/v1/clusters/shop/failover", &body).await;
     assert_eq!((status, &answer["code"]), (413, &json!("too_large")));
     let request = http().get(format!("{}/v1/status", fake.base));
-    let response = request
-        .header("x-long", "x".repeat(17 << 10))
-        .send()
-        .await
-        .unwrap();
+    let response = request.header("x-long", "x".repeat(17 << 10)).send().await.unwrap();
     assert_eq!(response.status(), 431);
     assert!(fake.asked.lock().unwrap().is_empty());
 }
@@ -47,33 +43,16 @@ async fn a_poll_of_dashboards_costs_one_question() {
 
 #[tokio::test]
 async fn too_many_requests_at_once_are_turned_away_while_health_is_answered() {
-    let fake = start(
-        "paris",
-        Some("paris"),
-        place().await,
-        BTreeMap::new(),
-        silent,
-    )
-    .await;
+    let fake = start("paris", Some("paris"), place().await, BTreeMap::new(), silent).await;
     let polls = (0..80).map(|_| get(&fake, "/v1/clusters/shop/explain"));
     let polls = futures_util::future::join_all(polls);
     let health = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        http()
-            .get(format!("{}/healthz", fake.base))
-            .send()
-            .await
-            .unwrap()
-            .status()
+        http().get(format!("{}/healthz", fake.base)).send().await.unwrap().status()
     };
     let (answers, health) = futures_util::future::join(polls, health).await;
     assert_eq!(health, 200);
-    let count = |wanted: u16| {
-        answers
-            .iter()
-            .filter(|(status, _)| *status == wanted)
-            .count()
-    };
+    let count = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
     assert_eq!((count(429), count(503)), (16, 64));
     let slow = answers.iter().find(|(status, _)| *status == 503).unwrap();
     assert_eq!(slow.1["code"], json!("timed_out"));
@@ -81,24 +60,12 @@ async fn too_many_requests_at_once_are_turned_away_while_health_is_answered() {
 
 #[tokio::test]
 async fn long_polls_wait_and_are_bounded() {
-    let fake = start(
-        "paris",
-        Some("paris"),
-        place().await,
-        BTreeMap::new(),
-        no_events,
-    )
-    .await;
+    let fake = start("paris", Some("paris"), place().await, BTreeMap::new(), no_events).await;
     #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
     let began = Instant::now();
     let polls = (0..20).map(|_| get(&fake, "/v1/events?wait=1"));
     let answers = futures_util::future::join_all(polls).await;
     assert!(began.elapsed() >= Duration::from_secs(1));
-    let count = |wanted: u16| {
-        answers
-            .iter()
-            .filter(|(status, _)| *status == wanted)
-            .count()
-    };
+    let count = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
     assert_eq!((count(200), count(429)), (16, 4));
 }

@@ -10,17 +10,8 @@ use std::time::Duration;
 
 #[derive(Clone, Debug)]
 enum Event {
-    Message {
-        from: usize,
-        to: usize,
-        bytes: Vec<u8>,
-    },
-    Written {
-        node: usize,
-        life: u32,
-        ticket: u64,
-        record: Record,
-    },
+    Message { from: usize, to: usize, bytes: Vec<u8> },
+    Written { node: usize, life: u32, ticket: u64, record: Record },
 }
 
 pub struct Node {
@@ -82,19 +73,10 @@ impl Cluster {
         found.life += 1;
         found.written = self.now;
         let seed = self.seed ^ u64::from(found.life);
-        let (raft, recovered) = Consensus::start(
-            &found.name,
-            &all,
-            Timing::default(),
-            seed,
-            &found.disk,
-            self.now,
-        )
-        .unwrap();
-        found.state = recovered
-            .snapshot
-            .map(|bytes| decode(&bytes))
-            .unwrap_or_default();
+        let (raft, recovered) =
+            Consensus::start(&found.name, &all, Timing::default(), seed, &found.disk, self.now)
+                .unwrap();
+        found.state = recovered.snapshot.map(|bytes| decode(&bytes)).unwrap_or_default();
         found.raft = Some(raft);
     }
 
@@ -112,24 +94,15 @@ impl Cluster {
     pub fn run_until(&mut self, most: Duration, done: impl Fn(&Cluster) -> bool) {
         let end = self.now + most;
         while !done(self) {
-            assert!(
-                self.turn(end),
-                "not reached within {most:?}:\n{}",
-                self.trace
-            );
+            assert!(self.turn(end), "not reached within {most:?}:\n{}", self.trace);
         }
     }
 
     fn turn(&mut self, end: Moment) -> bool {
         let ticks = self.nodes.iter().enumerate();
-        let tick = ticks
-            .filter_map(|(i, n)| Some((n.raft.as_ref()?.next_tick(), i)))
-            .min();
+        let tick = ticks.filter_map(|(i, n)| Some((n.raft.as_ref()?.next_tick(), i))).min();
         let event = self.events.first_key_value().map(|(key, _)| *key);
-        let next = [tick.map(|(at, _)| at), event.map(|(at, _)| at)]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [tick.map(|(at, _)| at), event.map(|(at, _)| at)].into_iter().flatten().min();
         let Some(next) = next.filter(|next| *next <= end) else {
             return false;
         };
@@ -161,12 +134,7 @@ impl Cluster {
                 raft.step(now, &sender, &bytes).unwrap();
                 self.drain(to);
             }
-            Event::Written {
-                node,
-                life,
-                ticket,
-                record,
-            } => {
+            Event::Written { node, life, ticket, record } => {
                 let found = &mut self.nodes[node];
                 let Some(raft) = found.raft.as_mut().filter(|_| found.life == life) else {
                     return;
@@ -192,11 +160,7 @@ impl Cluster {
         }
         for entry in &drained.committed {
             let (index, term, crc) = (entry.index, entry.term, crc32fast::hash(&entry.data));
-            writeln!(
-                self.trace,
-                "{now:?} w{node} commits {index}@{term} {crc:08x}"
-            )
-            .unwrap();
+            writeln!(self.trace, "{now:?} w{node} commits {index}@{term} {crc:08x}").unwrap();
         }
         found.state.extend(drained.committed);
         found.reads.extend(drained.reads);
@@ -207,37 +171,18 @@ impl Cluster {
         for (ticket, record) in drained.persist {
             let at = self.nodes[node].written.max(now + self.disk_delay);
             self.nodes[node].written = at;
-            self.post(
-                at,
-                Event::Written {
-                    node,
-                    life,
-                    ticket,
-                    record,
-                },
-            );
+            self.post(at, Event::Written { node, life, ticket, record });
         }
         for (to, bytes) in drained.messages {
             let to = self.nodes.iter().position(|node| node.name == to).unwrap();
             let at = now + Duration::from_micros(500 + self.draw() % 9_500);
-            self.post(
-                at,
-                Event::Message {
-                    from: node,
-                    to,
-                    bytes,
-                },
-            );
+            self.post(at, Event::Message { from: node, to, bytes });
         }
     }
 
     pub fn leader(&self) -> Option<usize> {
         let leads = |n: &Node| n.raft.as_ref().filter(|r| r.is_leader()).map(|r| r.term());
-        let led = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter_map(|(i, n)| Some((leads(n)?, i)));
+        let led = self.nodes.iter().enumerate().filter_map(|(i, n)| Some((leads(n)?, i)));
         led.max().map(|(_, i)| i)
     }
 
@@ -263,20 +208,11 @@ impl Cluster {
     pub fn assert_agreed(&self) {
         for pair in self.nodes.windows(2) {
             let common = pair[0].state.len().min(pair[1].state.len());
-            assert_eq!(
-                pair[0].state[..common],
-                pair[1].state[..common],
-                "{}",
-                self.trace
-            );
+            assert_eq!(pair[0].state[..common], pair[1].state[..common], "{}", self.trace);
         }
         for node in &self.nodes {
             let places = node.state.iter().map(|entry| entry.index);
-            assert!(
-                places.eq(1..=node.state.len() as u64),
-                "{} has gaps",
-                node.name
-            );
+            assert!(places.eq(1..=node.state.len() as u64), "{} has gaps", node.name);
         }
     }
 
@@ -317,8 +253,5 @@ fn encode(state: &[Committed]) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Vec<Committed> {
     let plain: Vec<(u64, u64, Vec<u8>)> = serde_json::from_slice(bytes).unwrap();
-    plain
-        .into_iter()
-        .map(|(index, term, data)| Committed { index, term, data })
-        .collect()
+    plain.into_iter().map(|(index, term, data)| Committed { index, term, data }).collect()
 }

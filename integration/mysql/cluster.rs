@@ -45,18 +45,10 @@ impl Cluster {
             let scratch = place.path().join(format!("{name}-scratch"));
             std::fs::create_dir(&scratch).unwrap();
             let extra = vec![format!("--tmpdir={}", scratch.display())];
-            let options = ServerOptions {
-                extra,
-                ..ServerOptions::default()
-            };
+            let options = ServerOptions { extra, ..ServerOptions::default() };
             servers.push(set.start(&name, port, options).await.unwrap());
         }
-        Some(Cluster {
-            servers,
-            clock: Clock::start(),
-            flavor,
-            _place: place,
-        })
+        Some(Cluster { servers, clock: Clock::start(), flavor, _place: place })
     }
 
     /// The first server is the primary, the others follow it.
@@ -64,17 +56,13 @@ impl Cluster {
         let cluster = Cluster::start(flavor, count).await?;
         cluster.done(0, cluster.step("writable", 0)).await;
         cluster.write("CREATE DATABASE shop").await;
-        cluster
-            .write("CREATE TABLE shop.orders (id INT PRIMARY KEY AUTO_INCREMENT)")
-            .await;
+        cluster.write("CREATE TABLE shop.orders (id INT PRIMARY KEY AUTO_INCREMENT)").await;
         for replica in 1..count {
             cluster.done(replica, cluster.following(replica, 0)).await;
         }
         let all = cluster.status(0).await.executed;
         for replica in 1..count {
-            cluster
-                .until(replica, "caught up", |it| it.executed.contains(&all))
-                .await;
+            cluster.until(replica, "caught up", |it| it.executed.contains(&all)).await;
         }
         Some(cluster)
     }
@@ -84,10 +72,7 @@ impl Cluster {
     }
 
     pub async fn insert(&self, at: usize) {
-        self.servers[at]
-            .execute("INSERT INTO shop.orders VALUES ()")
-            .await
-            .unwrap();
+        self.servers[at].execute("INSERT INTO shop.orders VALUES ()").await.unwrap();
     }
 
     pub fn name(&self, at: usize) -> ServerName {
@@ -95,10 +80,7 @@ impl Cluster {
     }
 
     pub fn address(&self, at: usize) -> Endpoint {
-        Endpoint {
-            host: "127.0.0.1".to_owned(),
-            port: self.servers[at].port(),
-        }
+        Endpoint { host: "127.0.0.1".to_owned(), port: self.servers[at].port() }
     }
 
     pub fn following(&self, at: usize, source: usize) -> Step {
@@ -135,12 +117,7 @@ impl Cluster {
         let before = self.clock.now().moment;
         let outcome = perform(&step, &self.access(at), permit).await;
         let took = self.clock.now().moment.since(before);
-        eprintln!(
-            "{} {}: {:.1} ms",
-            self.flavor,
-            step.kind(),
-            took.as_secs_f64() * 1e3
-        );
+        eprintln!("{} {}: {:.1} ms", self.flavor, step.kind(), took.as_secs_f64() * 1e3);
         outcome
     }
 
@@ -187,20 +164,14 @@ impl Cluster {
     }
 
     pub async fn rows(&self, at: usize) -> u64 {
-        self.servers[at]
-            .query("SELECT COUNT(*) FROM shop.orders")
-            .await
-            .unwrap()
-            .unwrap()
+        self.servers[at].query("SELECT COUNT(*) FROM shop.orders").await.unwrap().unwrap()
     }
 
     /// Keeps a session open that has begun a transaction.
     pub async fn session(&self, at: usize) -> mysql_async::Conn {
         let mut conn = self.servers[at].connect().await.unwrap();
         conn.query_drop("BEGIN").await.unwrap();
-        conn.query_drop("INSERT INTO shop.orders VALUES ()")
-            .await
-            .unwrap();
+        conn.query_drop("INSERT INTO shop.orders VALUES ()").await.unwrap();
         conn
     }
 }
@@ -210,8 +181,5 @@ pub fn credentials() -> Credentials {
         user: of.user.to_owned(),
         password: Secret::new(of.password.to_owned()),
     };
-    Credentials {
-        monitor: account(MONITOR),
-        replication: account(REPLICATION),
-    }
+    Credentials { monitor: account(MONITOR), replication: account(REPLICATION) }
 }

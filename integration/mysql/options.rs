@@ -30,9 +30,7 @@ async fn survive_a_repoint(flavor: DatabaseFlavor) {
         return;
     };
     let all = cluster.status(0).await.executed;
-    cluster
-        .until(2, "caught up", |it| it.executed.contains(&all))
-        .await;
+    cluster.until(2, "caught up", |it| it.executed.contains(&all)).await;
     let statements = if flavor == Mysql { MYSQL } else { MARIADB };
     for statement in statements {
         cluster.servers[2].execute(statement).await.unwrap();
@@ -41,9 +39,7 @@ async fn survive_a_repoint(flavor: DatabaseFlavor) {
     assert!(before.iter().any(|(name, value)| name == "SQL_Delay" && value == "1"), "{before:?}");
     cluster.insert(0).await;
     let all = cluster.status(0).await.executed;
-    cluster
-        .until(2, "received", |it| it.received().contains(&all))
-        .await;
+    cluster.until(2, "received", |it| it.received().contains(&all)).await;
     cluster.done(2, cluster.following(2, 1)).await;
     assert_eq!(options(&cluster).await, before);
     assert_eq!(cluster.status(2).await.channel().unwrap().source, cluster.address(1));

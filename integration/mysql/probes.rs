@@ -18,9 +18,7 @@ async fn sees_status_life_and_death(flavor: DatabaseFlavor) {
     assert_eq!(primary.writable, Writable::Open);
     assert!(primary.channels.is_empty() && !primary.executed.is_empty());
     assert!(primary.settings.binlog && primary.settings.gtids && primary.settings.durable);
-    let replica = cluster
-        .until(1, "caught up", |it| it.executed.contains(&primary.executed))
-        .await;
+    let replica = cluster.until(1, "caught up", |it| it.executed.contains(&primary.executed)).await;
     assert_eq!(replica.writable, Writable::Closed);
     let channel = replica.channel().unwrap();
     assert_eq!(channel.source, cluster.address(0));
@@ -47,10 +45,7 @@ async fn sees_status_life_and_death(flavor: DatabaseFlavor) {
         let before = cluster.clock.now().moment;
         assert_eq!(prober.probe().await, Sight::Hung, "probe {n}");
         let took = cluster.clock.now().moment.since(before);
-        assert!(
-            took <= Timing::default().probe_timeout + Duration::from_millis(30),
-            "{took:?}"
-        );
+        assert!(took <= Timing::default().probe_timeout + Duration::from_millis(30), "{took:?}");
     }
     assert_eq!(cluster.status(1).await.channel().unwrap().beats, silent);
     // The receiver's stop is quick although its source hangs.
@@ -81,10 +76,7 @@ async fn tells_troubles_apart(flavor: DatabaseFlavor) {
     for _ in 0..5 {
         held.push(cluster.servers[0].connect().await.unwrap());
     }
-    cluster.servers[0]
-        .execute("SET GLOBAL max_connections = 10")
-        .await
-        .unwrap();
+    cluster.servers[0].execute("SET GLOBAL max_connections = 10").await.unwrap();
     for _ in 0..6 {
         match cluster.servers[0].connect().await {
             Ok(conn) => held.push(conn),
@@ -102,9 +94,7 @@ async fn tells_troubles_apart(flavor: DatabaseFlavor) {
     // A listener whose queue is full drops what arrives, as a host that is gone does.
     let listener =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    listener
-        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
-        .unwrap();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     listener.listen(0).unwrap();
     let place = listener.local_addr().unwrap().as_socket().unwrap();
     let fill = || std::net::TcpStream::connect_timeout(&place, Duration::from_millis(100));
@@ -113,12 +103,7 @@ async fn tells_troubles_apart(flavor: DatabaseFlavor) {
     nowhere.port = place.port();
     let mut prober = Prober::new(nowhere.clone(), credentials().monitor, Timing::default());
     for _ in 0..3 {
-        assert_eq!(
-            prober.probe().await,
-            Sight::Unreachable,
-            "{} queued",
-            queued.len()
-        );
+        assert_eq!(prober.probe().await, Sight::Unreachable, "{} queued", queued.len());
     }
     nowhere.host = "no-such-host.invalid".to_owned();
     let mut prober = Prober::new(nowhere, credentials().monitor, Timing::default());
@@ -135,22 +120,15 @@ async fn canary_writes_or_stalls(flavor: DatabaseFlavor) {
     let mut conn = connect(&address, &account, limit).await.unwrap();
     let watcher = WatcherName::from("paris");
     for epoch in 1..4 {
-        write_canary(&mut conn, &watcher, Epoch(epoch), limit)
-            .await
-            .unwrap();
+        write_canary(&mut conn, &watcher, Epoch(epoch), limit).await.unwrap();
     }
-    let epoch: Option<u64> = cluster.servers[0]
-        .query("SELECT epoch FROM regent.canary")
-        .await
-        .unwrap();
+    let epoch: Option<u64> =
+        cluster.servers[0].query("SELECT epoch FROM regent.canary").await.unwrap();
     assert_eq!(epoch, Some(3));
     let mut locking = cluster.session(0).await;
     use mysql_async::prelude::Queryable;
     locking.query_drop("COMMIT").await.unwrap();
-    locking
-        .query_drop("LOCK TABLES regent.canary WRITE")
-        .await
-        .unwrap();
+    locking.query_drop("LOCK TABLES regent.canary WRITE").await.unwrap();
     let stalled = write_canary(&mut conn, &watcher, Epoch(4), limit).await;
     assert!(matches!(stalled, Err(CanaryError::Stalled)), "{stalled:?}");
 }
@@ -179,12 +157,7 @@ async fn probing_is_cheap(flavor: DatabaseFlavor) {
 /// CPU time of a process and its threads, in hundredths of a second.
 fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 

@@ -20,25 +20,21 @@ async fn fails_over_and_back(flavor: DatabaseFlavor) {
     }
     let all = cluster.status(0).await.executed;
     for at in [1, 2] {
-        cluster
-            .until(at, "received", |it| it.received().contains(&all))
-            .await;
+        cluster.until(at, "received", |it| it.received().contains(&all)).await;
     }
     cluster.servers[0].kill9();
     let mut best = None;
     for at in [1, 2] {
         let facts = cluster.done(at, cluster.step("receiver_stopped", at)).await;
-        best = Some(best.map_or(
-            facts.received.clone().unwrap(),
-            |all: regent::decision::gtid::Gtids| all.union(&facts.received.unwrap()),
-        ));
+        best = Some(
+            best.map_or(facts.received.clone().unwrap(), |all: regent::decision::gtid::Gtids| {
+                all.union(&facts.received.unwrap())
+            }),
+        );
     }
     let to = best.unwrap();
     cluster
-        .done(
-            1,
-            Step::CaughtUp { server: cluster.name(1), to: to.clone(), within: PATIENCE },
-        )
+        .done(1, Step::CaughtUp { server: cluster.name(1), to: to.clone(), within: PATIENCE })
         .await;
     let facts = cluster.done(1, cluster.step("writable", 1)).await;
     assert!(facts.executed.unwrap().contains(&to));
@@ -46,54 +42,33 @@ async fn fails_over_and_back(flavor: DatabaseFlavor) {
     cluster.insert(1).await;
     let new = cluster.status(1).await;
     assert!(new.channels.is_empty() && new.writable == Writable::Open);
-    cluster
-        .until(2, "caught up", |it| it.executed.contains(&new.executed))
-        .await;
+    cluster.until(2, "caught up", |it| it.executed.contains(&new.executed)).await;
 
     // The former primary comes back and follows the new one.
     cluster.servers[0].restart().await.unwrap();
-    assert_eq!(
-        cluster.status(0).await.writable,
-        Writable::Closed,
-        "came back writable"
-    );
+    assert_eq!(cluster.status(0).await.writable, Writable::Closed, "came back writable");
     cluster.done(0, cluster.following(0, 1)).await;
     cluster.insert(1).await;
     let new = cluster.status(1).await;
-    cluster
-        .until(0, "caught up", |it| it.executed.contains(&new.executed))
-        .await;
+    cluster.until(0, "caught up", |it| it.executed.contains(&new.executed)).await;
     assert_eq!(cluster.rows(0).await, cluster.rows(1).await);
 
     // And back again, while everything runs.
     let facts = cluster.done(1, cluster.step("read_only", 1)).await;
     let to = facts.executed.unwrap();
-    cluster
-        .done(
-            0,
-            Step::CaughtUp { server: cluster.name(0), to, within: PATIENCE },
-        )
-        .await;
+    cluster.done(0, Step::CaughtUp { server: cluster.name(0), to, within: PATIENCE }).await;
     cluster.done(0, cluster.step("writable", 0)).await;
     cluster.done(1, cluster.following(1, 0)).await;
     cluster.done(2, cluster.following(2, 0)).await;
     cluster.insert(0).await;
     let primary = cluster.status(0).await;
     for at in [1, 2] {
-        cluster
-            .until(at, "caught up", |it| {
-                it.executed.contains(&primary.executed)
-            })
-            .await;
+        cluster.until(at, "caught up", |it| it.executed.contains(&primary.executed)).await;
         assert_eq!(cluster.rows(at).await, cluster.rows(0).await);
     }
     // A restarted primary is read-only.
     cluster.servers[0].restart().await.unwrap();
-    assert_eq!(
-        cluster.status(0).await.writable,
-        Writable::Closed,
-        "restarted writable"
-    );
+    assert_eq!(cluster.status(0).await.writable, Writable::Closed, "restarted writable");
 }
 
 /// A commit that waits for an acknowledgement must not keep the server open.
@@ -101,92 +76,31 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
     let Some(cluster) = Cluster::replicating(flavor, 2).await else {
         return;
     };
-    cluster
-        .done(
-            1,
-            Step::Acknowledges {
-                server: cluster.name(1),
-                on: true,
-            },
-        )
-        .await;
-    cluster
-        .done(
-            0,
-            Step::CommitsWait {
-                server: cluster.name(0),
-                acks: 1,
-            },
-        )
-        .await;
+    cluster.done(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
+    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
     // A receiver that connected before its source knew of semi-sync must connect again.
-    cluster
-        .done(
-            1,
-            Step::Acknowledges {
-                server: cluster.name(1),
-                on: true,
-            },
-        )
-        .await;
-    cluster
-        .until(0, "a client", |it| {
-            it.semi_sync.source && it.semi_sync.clients == 1
-        })
-        .await;
+    cluster.done(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
+    cluster.until(0, "a client", |it| it.semi_sync.source && it.semi_sync.clients == 1).await;
     cluster.insert(0).await;
     cluster.done(1, cluster.step("receiver_stopped", 1)).await;
     if flavor == Mysql {
         // The sessions to end are root's, which only an account with this privilege may touch.
         let mut root = cluster.servers[0].connect().await.unwrap();
-        root.query_drop("SET SESSION sql_log_bin = 0")
-            .await
-            .unwrap();
-        root.query_drop("GRANT SYSTEM_USER ON *.* TO regent@'%'")
-            .await
-            .unwrap();
+        root.query_drop("SET SESSION sql_log_bin = 0").await.unwrap();
+        root.query_drop("GRANT SYSTEM_USER ON *.* TO regent@'%'").await.unwrap();
     }
     let mut waiting = cluster.session(0).await;
     let commit = tokio::spawn(async move { waiting.query_drop("COMMIT").await });
     let open = cluster.session(0).await;
-    cluster
-        .until(0, "waiting", |it| it.semi_sync.waiting >= 1)
-        .await;
+    cluster.until(0, "waiting", |it| it.semi_sync.waiting >= 1).await;
     cluster.done(0, cluster.step("read_only", 0)).await;
-    assert!(
-        commit.await.unwrap().is_err(),
-        "a commit nobody holds was acknowledged"
-    );
+    assert!(commit.await.unwrap().is_err(), "a commit nobody holds was acknowledged");
     assert_eq!(cluster.status(0).await.writable, Writable::Closed);
     drop(open);
-    cluster
-        .done(
-            0,
-            Step::CommitsWait {
-                server: cluster.name(0),
-                acks: 0,
-            },
-        )
-        .await;
+    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
     assert!(!cluster.status(0).await.semi_sync.source);
-    cluster
-        .done(
-            1,
-            Step::Acknowledges {
-                server: cluster.name(1),
-                on: false,
-            },
-        )
-        .await;
-    let many = cluster
-        .perform(
-            0,
-            Step::CommitsWait {
-                server: cluster.name(0),
-                acks: 2,
-            },
-        )
-        .await;
+    cluster.done(1, Step::Acknowledges { server: cluster.name(1), on: false }).await;
+    let many = cluster.perform(0, Step::CommitsWait { server: cluster.name(0), acks: 2 }).await;
     match flavor {
         Mysql => assert!(matches!(many, Outcome::Done(_)), "{many:?}"),
         Mariadb => assert!(matches!(many, Outcome::Failed(_)), "{many:?}"),
@@ -202,28 +116,12 @@ async fn refuses_without_permit(flavor: DatabaseFlavor) {
         (0, cluster.step("read_only", 0)),
         (1, cluster.step("receiver_stopped", 1)),
         (1, cluster.step("writable", 1)),
-        (
-            1,
-            Step::CommitsWait {
-                server: cluster.name(1),
-                acks: 1,
-            },
-        ),
-        (
-            1,
-            Step::Acknowledges {
-                server: cluster.name(1),
-                on: true,
-            },
-        ),
+        (1, Step::CommitsWait { server: cluster.name(1), acks: 1 }),
+        (1, Step::Acknowledges { server: cluster.name(1), on: true }),
         (0, cluster.following(0, 1)),
     ] {
         let outcome = cluster.perform_late(at, step.clone()).await;
-        assert_eq!(
-            outcome,
-            Outcome::Retry("permit ran out".to_owned()),
-            "{step}"
-        );
+        assert_eq!(outcome, Outcome::Retry("permit ran out".to_owned()), "{step}");
     }
     assert_eq!(cluster.status(0).await.writable, Writable::Open);
     let replica = cluster.status(1).await;
@@ -245,26 +143,17 @@ async fn drains_before_it_promotes(flavor: DatabaseFlavor) {
         cluster.insert(0).await;
     }
     let to = cluster.status(0).await.executed;
-    cluster
-        .until(1, "received", |it| it.received().contains(&to))
-        .await;
+    cluster.until(1, "received", |it| it.received().contains(&to)).await;
     assert_eq!(cluster.rows(1).await, 0);
     // With the receiver running, both products just go on.
-    cluster
-        .done(
-            1,
-            Step::CaughtUp { server: cluster.name(1), to, within: PATIENCE },
-        )
-        .await;
+    cluster.done(1, Step::CaughtUp { server: cluster.name(1), to, within: PATIENCE }).await;
     assert_eq!(cluster.rows(1).await, 5);
 
     // With both stopped, MariaDB would delete the relay log; then the step must refuse.
     cluster.servers[1].execute(stop).await.unwrap();
     cluster.insert(0).await;
     let to = cluster.status(0).await.executed;
-    cluster
-        .until(1, "received", |it| it.received().contains(&to))
-        .await;
+    cluster.until(1, "received", |it| it.received().contains(&to)).await;
     cluster.done(1, cluster.step("receiver_stopped", 1)).await;
     let step = Step::CaughtUp { server: cluster.name(1), to: to.clone(), within: PATIENCE };
     let outcome = cluster.perform(1, step).await;
@@ -272,10 +161,7 @@ async fn drains_before_it_promotes(flavor: DatabaseFlavor) {
         Mysql => assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}"),
         Mariadb => {
             assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
-            assert!(
-                cluster.status(1).await.received().contains(&to),
-                "the relay log is gone"
-            );
+            assert!(cluster.status(1).await.received().contains(&to), "the relay log is gone");
             let outcome = cluster.perform(1, cluster.step("writable", 1)).await;
             assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
         }
@@ -288,24 +174,12 @@ async fn names_a_broken_applier(flavor: DatabaseFlavor) {
         return;
     };
     let mut conn = cluster.servers[1].connect().await.unwrap();
-    let off = if flavor == Mysql {
-        "super_read_only"
-    } else {
-        "read_only"
-    };
-    conn.query_drop(format!("SET GLOBAL {off} = 0; SET SESSION sql_log_bin = 0"))
-        .await
-        .unwrap();
-    conn.query_drop("INSERT INTO shop.orders VALUES (1)")
-        .await
-        .unwrap();
-    conn.query_drop(format!("SET GLOBAL {off} = 1"))
-        .await
-        .unwrap();
+    let off = if flavor == Mysql { "super_read_only" } else { "read_only" };
+    conn.query_drop(format!("SET GLOBAL {off} = 0; SET SESSION sql_log_bin = 0")).await.unwrap();
+    conn.query_drop("INSERT INTO shop.orders VALUES (1)").await.unwrap();
+    conn.query_drop(format!("SET GLOBAL {off} = 1")).await.unwrap();
     cluster.insert(0).await;
-    cluster
-        .until(1, "broken", |it| it.channel().unwrap().error.is_some())
-        .await;
+    cluster.until(1, "broken", |it| it.channel().unwrap().error.is_some()).await;
     let to = cluster.status(0).await.executed;
     for step in [
         Step::CaughtUp { server: cluster.name(1), to, within: PATIENCE },

@@ -12,24 +12,16 @@ pub fn status(view: &StatusView, width: u16) -> String {
     let watchers: Vec<String> = view
         .watchers
         .iter()
-        .map(
-            |one| match (one.reachable, Some(&one.id) == view.leader.as_ref()) {
-                (true, true) => format!("{} leads", one.id),
-                (true, false) => one.id.to_string(),
-                (false, _) => format!("{} unreachable", one.id),
-            },
-        )
+        .map(|one| match (one.reachable, Some(&one.id) == view.leader.as_ref()) {
+            (true, true) => format!("{} leads", one.id),
+            (true, false) => one.id.to_string(),
+            (false, _) => format!("{} unreachable", one.id),
+        })
         .collect();
-    let proxies: Vec<String> = view
-        .proxies
-        .iter()
-        .map(|one| format!("{} ({} sessions)", one.id, one.sessions))
-        .collect();
+    let proxies: Vec<String> =
+        view.proxies.iter().map(|one| format!("{} ({} sessions)", one.id, one.sessions)).collect();
     let mut text = format!("watchers  {}\n", wrapped(&or_none(&watchers), 10, width));
-    text.push_str(&format!(
-        "proxies   {}\n",
-        wrapped(&or_none(&proxies), 10, width)
-    ));
+    text.push_str(&format!("proxies   {}\n", wrapped(&or_none(&proxies), 10, width)));
     if view.clusters.is_empty() {
         text.push_str("\nno clusters are declared\n");
     } else if view.clusters.len() > MOST_IN_FULL {
@@ -51,11 +43,8 @@ pub fn topology(cluster: &ClusterView, width: u16) -> String {
     for root in cluster.servers.iter().filter(|one| is_root(cluster, one)) {
         branch(cluster, root, "", "", &mut shown, &mut text);
     }
-    let rest: Vec<&ServerView> = cluster
-        .servers
-        .iter()
-        .filter(|one| !shown.contains(one.name.as_str()))
-        .collect();
+    let rest: Vec<&ServerView> =
+        cluster.servers.iter().filter(|one| !shown.contains(one.name.as_str())).collect();
     for server in rest {
         // Whoever follows in a circle hangs below nobody.
         branch(cluster, server, "", "", &mut shown, &mut text);
@@ -66,14 +55,8 @@ pub fn topology(cluster: &ClusterView, width: u16) -> String {
 
 /// One line per event.
 pub fn event(event: &EventView, width: u16) -> String {
-    let place = event
-        .cluster
-        .as_ref()
-        .map_or("-", |cluster| cluster.as_str());
-    let line = format!(
-        "{} {} {place} {}: {}",
-        event.seq, event.at, event.kind, event.text
-    );
+    let place = event.cluster.as_ref().map_or("-", |cluster| cluster.as_str());
+    let line = format!("{} {} {place} {}: {}", event.seq, event.at, event.kind, event.text);
     format!("{}\n", wrapped(&line, 2, width))
 }
 
@@ -92,18 +75,8 @@ pub fn findings(findings: &[FindingView], evidence: bool, width: u16) -> String 
 
 fn cluster_in_full(cluster: &ClusterView, width: u16) -> String {
     let mut text = headline(cluster, width);
-    let mut rows = table(
-        &[
-            "SERVER",
-            "ROLE",
-            "HEALTH",
-            "LAG",
-            "DATA CENTER",
-            "ADDRESS",
-            "VERSION",
-        ],
-        width,
-    );
+    let mut rows =
+        table(&["SERVER", "ROLE", "HEALTH", "LAG", "DATA CENTER", "ADDRESS", "VERSION"], width);
     for server in &cluster.servers {
         rows.add_row([
             server.name.to_string(),
@@ -118,20 +91,15 @@ fn cluster_in_full(cluster: &ClusterView, width: u16) -> String {
     text.push_str(&plain(&rows));
     text.push_str(&findings(&cluster.findings, false, width));
     if let Some(procedure) = &cluster.procedure {
-        let line = format!(
-            "{} {} {}: {}",
-            procedure.kind, procedure.id, procedure.state, procedure.text
-        );
+        let line =
+            format!("{} {} {}: {}", procedure.kind, procedure.id, procedure.state, procedure.text);
         text.push_str(&format!("> {}\n", wrapped(&line, 2, width)));
     }
     text
 }
 
 fn headline(cluster: &ClusterView, width: u16) -> String {
-    let primary = cluster
-        .primary
-        .as_ref()
-        .map_or("none", |primary| primary.as_str());
+    let primary = cluster.primary.as_ref().map_or("none", |primary| primary.as_str());
     let line = format!(
         "{}: {}, primary {primary}, epoch {}, {} with {} acknowledgement(s)",
         cluster.name, cluster.state, cluster.epoch, cluster.durability, cluster.acks
@@ -144,31 +112,14 @@ fn headline(cluster: &ClusterView, width: u16) -> String {
 }
 
 fn summary(clusters: &[ClusterView], width: u16) -> String {
-    let mut rows = table(
-        &[
-            "CLUSTER",
-            "STATE",
-            "PRIMARY",
-            "EPOCH",
-            "SERVERS",
-            "WORST LAG",
-            "FINDINGS",
-        ],
-        width,
-    );
+    let mut rows =
+        table(&["CLUSTER", "STATE", "PRIMARY", "EPOCH", "SERVERS", "WORST LAG", "FINDINGS"], width);
     for cluster in clusters {
-        let worst = cluster
-            .servers
-            .iter()
-            .filter_map(|one| one.lag_seconds)
-            .reduce(f64::max);
+        let worst = cluster.servers.iter().filter_map(|one| one.lag_seconds).reduce(f64::max);
         rows.add_row([
             cluster.name.to_string(),
             cluster.state.clone(),
-            cluster
-                .primary
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), ToString::to_string),
+            cluster.primary.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
             cluster.epoch.to_string(),
             cluster.servers.len().to_string(),
             worst.map_or_else(|| "-".to_owned(), |lag| format!("{lag:.1} s")),
@@ -182,10 +133,7 @@ fn is_root(cluster: &ClusterView, server: &ServerView) -> bool {
     let Some(source) = &server.follows else {
         return true;
     };
-    !cluster
-        .servers
-        .iter()
-        .any(|other| other.name.as_str() == source)
+    !cluster.servers.iter().any(|other| other.name.as_str() == source)
 }
 
 fn branch(
@@ -207,22 +155,14 @@ fn branch(
         .collect();
     for (at, child) in children.iter().enumerate() {
         let last = at + 1 == children.len();
-        let (turn, further) = if last {
-            ("└─ ", "   ")
-        } else {
-            ("├─ ", "│  ")
-        };
+        let (turn, further) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         let (lead, below) = (format!("{below}{turn}"), format!("{below}{further}"));
         branch(cluster, child, &lead, &below, shown, text);
     }
 }
 
 fn node(cluster: &ClusterView, server: &ServerView) -> String {
-    let mut parts = vec![
-        server.name.to_string(),
-        server.role.clone(),
-        server.health.clone(),
-    ];
+    let mut parts = vec![server.name.to_string(), server.role.clone(), server.health.clone()];
     parts.push(server.data_center.to_string());
     if server.role != "primary" {
         parts.push(format!("lag {}", lag(server)));
@@ -244,15 +184,9 @@ fn node(cluster: &ClusterView, server: &ServerView) -> String {
 }
 
 fn lag(server: &ServerView) -> String {
-    server
-        .lag_seconds
-        .map_or_else(|| "?".to_owned(), |lag| format!("{lag:.1} s"))
+    server.lag_seconds.map_or_else(|| "?".to_owned(), |lag| format!("{lag:.1} s"))
 }
 
 fn or_none(parts: &[String]) -> String {
-    if parts.is_empty() {
-        "none".to_owned()
-    } else {
-        parts.join(", ")
-    }
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }

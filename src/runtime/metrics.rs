@@ -61,23 +61,15 @@ struct Seen {
 }
 
 /// The results a probe is counted under; the list is closed.
-const RESULTS: [&str; 7] = [
-    "alive",
-    "refused",
-    "unreachable",
-    "hung",
-    "useless",
-    "denied",
-    "strange",
-];
+const RESULTS: [&str; 7] =
+    ["alive", "refused", "unreachable", "hung", "useless", "denied", "strange"];
 
 /// The labels of what belongs to one server.
 const BY_SERVER: [&str; 2] = ["cluster", "server"];
 
 /// Seconds; probes and steps last from under a millisecond to half a minute.
-const SECONDS: [f64; 12] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 10.0,
-];
+const SECONDS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 10.0];
 
 impl Metrics {
     /// A fresh registry with every metric at zero.
@@ -108,26 +100,15 @@ impl Metrics {
             registry,
         };
         let process = prometheus::process_collector::ProcessCollector::for_self();
-        shared
-            .registry
-            .register(Box::new(process))
-            .expect("nothing else collects the process");
-        Metrics {
-            shared: Arc::new(shared),
-        }
+        shared.registry.register(Box::new(process)).expect("nothing else collects the process");
+        Metrics { shared: Arc::new(shared) }
     }
 
     /// Counts one probe and the time it took.
     pub fn probed(&self, server: &ServerKey, sight: &Sight, took: Duration) {
         let (cluster, name) = (server.cluster.as_str(), server.server.as_str());
-        self.shared
-            .probes
-            .with_label_values(&[cluster, name, result_of(sight)])
-            .inc();
-        self.shared
-            .probe_seconds
-            .with_label_values(&[cluster])
-            .observe(took.as_secs_f64());
+        self.shared.probes.with_label_values(&[cluster, name, result_of(sight)]).inc();
+        self.shared.probe_seconds.with_label_values(&[cluster]).observe(took.as_secs_f64());
     }
 
     /// Measures one attempt at a step of that kind (`Step::kind`).
@@ -137,10 +118,7 @@ impl Metrics {
             Outcome::Retry(_) => "retry",
             Outcome::Failed(_) => "failed",
         };
-        self.shared
-            .step_seconds
-            .with_label_values(&[kind, result])
-            .observe(took.as_secs_f64());
+        self.shared.step_seconds.with_label_values(&[kind, result]).observe(took.as_secs_f64());
     }
 
     /// Measures one write of Raft's record, sync included.
@@ -180,23 +158,16 @@ impl Metrics {
 
     /// Counts a procedure that ended, as `done`, `abandoned` or `stuck`.
     pub fn procedure_closed(&self, kind: &str, result: &str) {
-        self.shared
-            .procedures
-            .with_label_values(&[kind, result])
-            .inc();
+        self.shared.procedures.with_label_values(&[kind, result]).inc();
     }
 
     /// Takes over what a status of all clusters says, and forgets what it no longer names.
     pub fn observe_status(&self, status: &StatusView) {
         let shared = &self.shared;
         let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for gauges in [
-            &shared.findings,
-            &shared.epoch,
-            &shared.primary,
-            &shared.behind,
-            &shared.sessions,
-        ] {
+        for gauges in
+            [&shared.findings, &shared.epoch, &shared.primary, &shared.behind, &shared.sessions]
+        {
             gauges.reset();
         }
         shared.lag.reset();
@@ -204,26 +175,16 @@ impl Metrics {
         for cluster in &status.clusters {
             self.observe_cluster(cluster);
             let key = |server: &str| (cluster.name.0.clone(), server.to_owned());
-            servers.extend(
-                cluster
-                    .servers
-                    .iter()
-                    .map(|server| key(server.name.as_str())),
-            );
+            servers.extend(cluster.servers.iter().map(|server| key(server.name.as_str())));
         }
         for proxy in &status.proxies {
-            shared
-                .sessions
-                .with_label_values(&[proxy.id.as_str()])
-                .set(signed(proxy.sessions));
+            shared.sessions.with_label_values(&[proxy.id.as_str()]).set(signed(proxy.sessions));
         }
         let clusters: BTreeSet<&str> = servers.iter().map(|(name, _)| name.as_str()).collect();
         for (cluster, server) in seen.servers.difference(&servers) {
             for result in RESULTS {
                 // A result that was never counted has no series to remove.
-                let _ = shared
-                    .probes
-                    .remove_label_values(&[cluster, server, result]);
+                let _ = shared.probes.remove_label_values(&[cluster, server, result]);
             }
             if !clusters.contains(cluster.as_str()) {
                 let _ = shared.probe_seconds.remove_label_values(&[cluster]);
@@ -234,11 +195,7 @@ impl Metrics {
 
     /// Everything in Prometheus' text format.
     pub fn render(&self) -> String {
-        let _whole = self
-            .shared
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _whole = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
         let families = self.shared.registry.gather();
         match TextEncoder::new().encode_utf8(&families, &mut text) {
@@ -250,23 +207,14 @@ impl Metrics {
     fn observe_cluster(&self, cluster: &ClusterView) {
         let shared = &self.shared;
         let name = cluster.name.as_str();
-        shared
-            .epoch
-            .with_label_values(&[name])
-            .set(signed(cluster.epoch.0));
+        shared.epoch.with_label_values(&[name]).set(signed(cluster.epoch.0));
         for finding in &cluster.findings {
-            shared
-                .findings
-                .with_label_values(&[name, &finding.kind])
-                .inc();
+            shared.findings.with_label_values(&[name, &finding.kind]).inc();
         }
         for server in &cluster.servers {
             let labels = [name, server.name.as_str()];
             let leads = cluster.primary.as_ref() == Some(&server.name);
-            shared
-                .primary
-                .with_label_values(&labels)
-                .set(i64::from(leads));
+            shared.primary.with_label_values(&labels).set(i64::from(leads));
             if let Some(lag) = server.lag_seconds {
                 shared.lag.with_label_values(&labels).set(lag);
             }
@@ -302,16 +250,8 @@ impl RaftMetrics {
                 registry,
                 Histogram::with_opts(persisting.buckets(SECONDS.to_vec())),
             ),
-            sent: counter(
-                registry,
-                "peer_messages_sent_total",
-                "Messages sent to watchers",
-            ),
-            received: counter(
-                registry,
-                "peer_messages_received_total",
-                "Messages from watchers",
-            ),
+            sent: counter(registry, "peer_messages_sent_total", "Messages sent to watchers"),
+            received: counter(registry, "peer_messages_received_total", "Messages from watchers"),
             dropped: counter(registry, "peer_messages_dropped_total", "Messages not sent"),
         }
     }
@@ -343,9 +283,7 @@ fn register<M: Collector + Clone + 'static>(
     built: prometheus::Result<M>,
 ) -> M {
     let metric = built.expect("metric names and labels are valid constants");
-    registry
-        .register(Box::new(metric.clone()))
-        .expect("each metric has a name of its own");
+    registry.register(Box::new(metric.clone())).expect("each metric has a name of its own");
     metric
 }
 
