@@ -1,25 +1,156 @@
 //! Assembles the parts into a running watcher or proxy.
 
+use crate::api;
+use crate::clock::Clock;
+use crate::config::{Config, ConfigErrors};
+use crate::decision::topology::{DataCenter, Endpoint, ProxyName, WatcherName};
+use crate::proxy::{Identity, Proxy, ProxyError};
+use crate::runtime::disk::{Disk, DiskError};
+use crate::runtime::metrics::Metrics;
+use crate::runtime::turning::{Parts, Turning, TurningError};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// How long sessions may go on when a proxy is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Why a node could not run.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NodeError(String);
-
-/// Runs the watcher `id` until it is told to stop.
-pub async fn watch(config: &Path, id: &str, data_dir: &Path) -> Result<(), NodeError> {
-    let (config, data_dir) = (config.display(), data_dir.display());
-    Err(NodeError(format!("this build has no watcher ({id}, {config}, {data_dir})")))
+pub enum NodeError {
+    /// The configuration is not usable.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// The configuration has no watcher of that id.
+    #[error("no watcher {id} is declared; declared are {declared}")]
+    Undeclared {
+        /// The id asked for.
+        id: String,
+        /// Those there are.
+        declared: String,
+    },
+    /// The metrics address cannot be read.
+    #[error("failed to read the metrics address: {0}")]
+    Address(#[from] crate::decision::topology::EndpointError),
+    /// The store is not usable.
+    #[error("failed to open the store: {0}")]
+    Disk(#[from] DiskError),
+    /// The watcher cannot go on.
+    #[error(transparent)]
+    Turning(#[from] TurningError),
+    /// The API cannot be served.
+    #[error(transparent)]
+    Api(#[from] api::ServeError),
+    /// The proxy could not start.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The system refused something.
+    #[error("failed to start: {0}")]
+    Io(#[from] std::io::Error),
+    /// A part ended that must not.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
 }
 
-/// Runs the proxy `id` until it is told to stop.
+/// Runs the watcher `id` until it is told to stop by SIGINT or SIGTERM.
+pub async fn watch(config: &Path, id: &str, data_dir: &Path) -> Result<(), NodeError> {
+    let config = load(config)?;
+    let own = WatcherName::from(id);
+    let Some(spec) = config.watcher(&own).cloned() else {
+        let declared: Vec<_> = config.watchers.iter().map(|spec| spec.id.to_string()).collect();
+        return Err(NodeError::Undeclared { id: id.to_owned(), declared: declared.join(", ") });
+    };
+    let stop = CancellationToken::new();
+    end_by_signal(&stop)?;
+    let (disk, stored) = Disk::open(data_dir, &own)?;
+    let metrics = Metrics::new();
+    let parts = Parts {
+        config,
+        own,
+        seed: draw_seed(),
+        disk,
+        stored,
+        clock: Clock::start(),
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+    };
+    let (turning, handle) = Turning::start(parts).await?;
+    info!(peer = %spec.peer, api = %spec.api, "watcher {id} runs");
+    let serving = tokio::spawn(api::serve(handle, metrics, spec.api, stop.clone()));
+    let turned = tokio::select! {
+        turned = turning.run(stop.clone()) => turned.map_err(NodeError::from),
+        served = serving => match served {
+            Ok(Ok(())) if stop.is_cancelled() => Ok(()),
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) | Err(_) => Err(NodeError::Ended("the API")),
+        },
+    };
+    stop.cancel();
+    turned
+}
+
+/// Runs the proxy `id` until it is told to stop by SIGINT or SIGTERM.
 pub async fn proxy(
     config: &Path,
     id: &str,
     data_center: Option<&str>,
     metrics: Option<&str>,
 ) -> Result<(), NodeError> {
-    let _ = (data_center, metrics);
-    Err(NodeError(format!("this build has no proxy ({id}, {})", config.display())))
+    let config = load(config)?;
+    let metrics = metrics.map(str::parse::<Endpoint>).transpose()?;
+    let registry = prometheus::Registry::new();
+    let told = CancellationToken::new();
+    end_by_signal(&told)?;
+    let stop = CancellationToken::new();
+    let identity =
+        Identity { name: ProxyName::from(id), data_center: data_center.map(DataCenter::from) };
+    let running =
+        Proxy::start(&config, identity, Clock::start(), &registry, stop.clone()).await?;
+    info!("proxy {id} runs");
+    let serving = async {
+        match metrics {
+            Some(address) => api::serve_metrics(registry, address, told.clone()).await,
+            None => {
+                told.cancelled().await;
+                Ok(())
+            }
+        }
+    };
+    let served = serving.await;
+    running.stop(DRAIN).await;
+    stop.cancel();
+    Ok(served?)
+}
+
+fn load(path: &Path) -> Result<Config, NodeError> {
+    let loaded = Config::load(path)?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    info!(fingerprint = loaded.config.fingerprint(), "configuration {} read", path.display());
+    Ok(loaded.config)
+}
+
+/// Cancels the token at the first SIGINT or SIGTERM.
+fn end_by_signal(stop: &CancellationToken) -> Result<(), std::io::Error> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        info!("told to stop");
+        stop.cancel();
+    });
+    Ok(())
+}
+
+/// The one place where randomness enters: the standard library's per-process hash keys.
+fn draw_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

@@ -9,4 +9,4 @@ pub mod input;
 pub mod server;
 pub mod types;
 
-pub use server::{serve, serve_on};
+pub use server::{ServeError, serve, serve_metrics, serve_on};

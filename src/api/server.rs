@@ -41,6 +41,30 @@ pub async fn serve(
     serve_on(handle, metrics, listener, cancellation).await
 }
 
+/// Serves only `/metrics` and `/healthz`, as a proxy does, until cancelled.
+pub async fn serve_metrics(
+    registry: prometheus::Registry,
+    address: Endpoint,
+    cancellation: CancellationToken,
+) -> Result<(), ServeError> {
+    let render = move || {
+        let families = registry.gather();
+        let text = prometheus::TextEncoder::new().encode_to_string(&families);
+        std::future::ready(text.unwrap_or_default())
+    };
+    let router = axum::Router::new()
+        .route("/metrics", axum::routing::get(render))
+        .route("/healthz", axum::routing::get(|| std::future::ready("ok\n")));
+    let listener = TcpListener::bind((address.host.as_str(), address.port))
+        .await
+        .map_err(|source| ServeError::Listen { address, source })?;
+    let stopped = cancellation.clone();
+    axum::serve(Gate::new(listener), router)
+        .with_graceful_shutdown(async move { stopped.cancelled().await })
+        .await?;
+    Ok(())
+}
+
 /// Like [`serve`], on a listener that is already bound.
 pub async fn serve_on(
     handle: Handle,

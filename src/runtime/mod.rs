@@ -4,5 +4,8 @@ pub mod disk;
 pub mod handle;
 pub mod metrics;
 pub mod mysql;
+pub mod orders;
 pub mod peers;
+pub mod probes;
 pub mod steps;
+pub mod turning;

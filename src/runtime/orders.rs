@@ -1,0 +1,117 @@
+//! Carries out ordered steps, one at a time on each server, and reports how they ended.
+
+use super::metrics::Metrics;
+use super::steps::{Access, perform};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::decision::plan::Outcome;
+use crate::decision::topology::ServerKey;
+use crate::watcher::{Input, StepOrder};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+/// Where steps are carried out.
+#[derive(Debug)]
+pub struct Orders {
+    servers: BTreeMap<ServerKey, (Access, Arc<Mutex<()>>)>,
+    metrics: Metrics,
+    inbox: mpsc::Sender<Input>,
+    stop: CancellationToken,
+}
+
+impl Orders {
+    /// Knows how to reach every declared server.
+    pub fn new(
+        config: &Config,
+        clock: Clock,
+        metrics: &Metrics,
+        inbox: &mpsc::Sender<Input>,
+        stop: &CancellationToken,
+    ) -> Orders {
+        let mut servers = BTreeMap::new();
+        for cluster in &config.clusters {
+            for server in &cluster.spec.servers {
+                let key = ServerKey {
+                    cluster: cluster.spec.name.clone(),
+                    server: server.name.clone(),
+                };
+                let access = Access {
+                    address: server.address.clone(),
+                    credentials: cluster.credentials.clone(),
+                    timing: config.timing,
+                    clock,
+                };
+                servers.insert(key, (access, Arc::default()));
+            }
+        }
+        Orders { servers, metrics: metrics.clone(), inbox: inbox.clone(), stop: stop.clone() }
+    }
+
+    /// Carries out an order in a task of its own.
+    pub fn carry_out(&self, order: StepOrder) {
+        let server = order.step.server().clone();
+        let key = ServerKey { cluster: order.id.cluster.clone(), server };
+        let (inbox, metrics, stop) = (self.inbox.clone(), self.metrics.clone(), self.stop.clone());
+        let found = self.servers.get(&key).cloned();
+        tokio::spawn(async move {
+            let outcome = match found {
+                Some((access, turn)) => {
+                    let work = attempt(&order, access, turn, &metrics);
+                    stop.run_until_cancelled(work).await
+                }
+                None => Some(Outcome::Failed(format!("{key} is not declared here"))),
+            };
+            // On the way down nothing is reported: the next leader begins the step anew.
+            if let Some(outcome) = outcome {
+                let _ = inbox.send(Input::StepDone { order: order.id, outcome }).await;
+            }
+        });
+    }
+}
+
+async fn attempt(
+    order: &StepOrder,
+    access: Access,
+    turn: Arc<Mutex<()>>,
+    metrics: &Metrics,
+) -> Outcome {
+    let _turn = turn.lock().await;
+    let clock = access.clock;
+    let begun = clock.now().moment;
+    let (step, permit) = (order.step.clone(), order.permit);
+    // In a task of its own, so that a panic in the driver costs one attempt.
+    let working = tokio::spawn(async move { perform(&step, &access, permit).await });
+    let outcome = match AbortOnDrop(working).join().await {
+        Ok(outcome) => outcome,
+        Err(_) => Outcome::Retry("the step failed inside the driver".to_owned()),
+    };
+    let took = clock.now().moment.since(begun);
+    metrics.performed(order.step.kind(), &outcome, took);
+    let (id, millis) = (&order.id, took.as_millis());
+    match &outcome {
+        Outcome::Done(_) => debug!(cluster = %id.cluster, millis, "step done: {}", order.step),
+        Outcome::Retry(why) | Outcome::Failed(why) => {
+            let (cluster, attempt) = (&id.cluster, id.attempt);
+            info!(%cluster, attempt, millis, "step not done: {}: {why}", order.step);
+        }
+    }
+    outcome
+}
+
+/// A task that must not outlive whoever waits for it.
+struct AbortOnDrop(tokio::task::JoinHandle<Outcome>);
+
+impl AbortOnDrop {
+    async fn join(mut self) -> Result<Outcome, tokio::task::JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
