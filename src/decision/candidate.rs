@@ -150,7 +150,8 @@ fn exclusion(
         return Some("the others could not follow it: it does not log what it applies".to_owned());
     }
     if let Some(channel) = status.channel() {
-        if let Some(error) = &channel.error {
+        // A stopped receiver holds what it holds; a stopped applier could not catch up.
+        if let Some(error) = channel.error.as_ref().filter(|_| !channel.applying) {
             return Some(format!("its replication stopped with error {}", error.code));
         }
         if !channel.delay.is_zero() {

@@ -134,6 +134,7 @@ fn channel(row: &Row, dialect: &Dialect, heartbeats: &[Row]) -> Result<Channel, 
         Some("No") | None => Receiver::Stopped,
         Some(_) => Receiver::Connecting,
     };
+    let applying = text(row, &format!("{replica}_SQL_Running")).as_deref() == Some("Yes");
     let received_heartbeats = if mariadb {
         number(row, "Slave_received_heartbeats")
     } else {
@@ -153,12 +154,12 @@ fn channel(row: &Row, dialect: &Dialect, heartbeats: &[Row]) -> Result<Channel, 
             port: u16::try_from(number(row, &format!("{source}_Port"))).unwrap_or(0),
         },
         receiver,
-        applying: text(row, &format!("{replica}_SQL_Running")).as_deref() == Some("Yes"),
+        applying,
         received: gtids(dialect.flavor, received)?,
         beats: beats(received_heartbeats, &file, position),
         lag: signed(row, &format!("Seconds_Behind_{source}")).map(Duration::from_secs),
         delay: Duration::from_secs(number(row, "SQL_Delay")),
-        error: error(row),
+        error: error(row, applying, receiver),
         by_gtid,
         name,
     })
@@ -173,14 +174,15 @@ fn beats(heartbeats: u64, file: &str, position: u64) -> u64 {
     read.saturating_add(heartbeats)
 }
 
-fn error(row: &Row) -> Option<ReplicationError> {
-    // An applier's error outlives a receiver's, which reconnecting may cure.
+/// What stopped a thread; a receiver that tries to reconnect has an error too, but is not stopped.
+fn error(row: &Row, applying: bool, receiver: Receiver) -> Option<ReplicationError> {
     let of = |thread: &str| {
         let code = u32::try_from(number(row, &format!("Last_{thread}_Errno"))).unwrap_or(u32::MAX);
         let said = text(row, &format!("Last_{thread}_Error")).unwrap_or_default();
         (code != 0).then(|| ReplicationError { code, text: super::connect::cut(&said) })
     };
-    of("SQL").or_else(|| of("IO"))
+    let applier = of("SQL").filter(|_| !applying);
+    applier.or_else(|| of("IO").filter(|_| receiver == Receiver::Stopped))
 }
 
 fn strange(what: &str) -> StatusError {
