@@ -14,7 +14,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runs_long = matches!(cli.command, Command::Watch(_) | Command::Proxy(_));
-    logs::start(&cli.global, if runs_long { "regent=info,warn,mysql_async=off" } else { "warn,mysql_async=off" });
+    logs::start(
+        &cli.global,
+        if runs_long { "regent=info,warn,mysql_async=off" } else { "warn,mysql_async=off" },
+    );
     logs::log_panics();
     let ended = tokio::runtime::Runtime::new()
         .map_err(|error| Failed::Internal(format!("failed to start the runtime: {error}")))

@@ -107,8 +107,7 @@ pub async fn proxy(
     let stop = CancellationToken::new();
     let identity =
         Identity { name: ProxyName::from(id), data_center: data_center.map(DataCenter::from) };
-    let running =
-        Proxy::start(&config, identity, Clock::start(), &registry, stop.clone()).await?;
+    let running = Proxy::start(&config, identity, Clock::start(), &registry, stop.clone()).await?;
     info!("proxy {id} runs");
     let serving = async {
         match metrics {

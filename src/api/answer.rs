@@ -78,6 +78,7 @@ impl From<Refusal> for Answer {
             RefusalCode::Unknown => (StatusCode::NOT_FOUND, "unknown"),
             RefusalCode::Forbidden => (StatusCode::CONFLICT, "forbidden"),
             RefusalCode::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy"),
+            RefusalCode::Undecided => (StatusCode::SERVICE_UNAVAILABLE, "timed_out"),
             // Whoever asked has already been passed on once; leadership is moving.
             RefusalCode::NotLeader | RefusalCode::NoLeader => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no_leader")

@@ -45,6 +45,7 @@ impl Forwarder {
     /// Asks the leader and returns its answer as it came.
     pub async fn pass(&self, leader: &WatcherName, address: &Endpoint, passed: Passed) -> Answer {
         let url = format!("http://{address}{}", passed.target);
+        let changes = passed.method != Method::GET;
         let request = self
             .client
             .request(passed.method, url)
@@ -58,6 +59,15 @@ impl Forwarder {
                 StatusCode::BAD_GATEWAY,
                 "internal",
                 format!("the answer of the leader {leader} exceeds {MAX_ANSWER} bytes"),
+            ),
+            // Once the leader may have taken an order, nobody may be told that nothing was done.
+            Err(Lost::Http(error)) if changes && !error.is_connect() => Answer::error(
+                StatusCode::GATEWAY_TIMEOUT,
+                "timed_out",
+                format!(
+                    "watcher {leader} leads and took the request, but its answer did not come; it \
+                     may have been carried out: look at the status before you ask again"
+                ),
             ),
             Err(Lost::Http(error)) => {
                 let why =

@@ -451,16 +451,26 @@ impl ClusterState {
         Ok(())
     }
 
+    /// The server whose commits matter: the primary, or the one that is about to be.
+    fn next_writer(&self) -> Option<ServerName> {
+        let chosen = self.procedure.as_ref().and_then(|open| open.to.as_ref());
+        match &self.writer {
+            Writer::Open { primary } => Some(primary.clone()),
+            Writer::Closed { former } => Some(chosen.unwrap_or(former).clone()),
+            Writer::Unassigned => None,
+        }
+    }
+
     /// What a confirmed step means for the cluster as a whole.
     fn take_effect(&mut self, step: &Step, kind: Kind, notes: &mut Notes) {
-        let primary = self.writer.primary().cloned();
+        let waiting = self.next_writer();
         let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
         match step {
             Step::Acknowledges { server, on: false } => {
                 regime.may_acknowledge.remove(server);
             }
             Step::CommitsWait { server, acks } => {
-                if primary.is_none_or(|primary| &primary == server) {
+                if waiting.as_ref() == Some(server) {
                     regime.acks = *acks;
                     regime.in_force = *acks > 0;
                 }

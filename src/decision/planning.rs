@@ -270,7 +270,7 @@ pub fn reopen(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
 
 fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let wanted = durability::wanted(situation, primary);
-    let mut stages = Vec::new();
+    let mut stages: Vec<_> = prepare(situation, primary).into_iter().collect();
     let differing = situation.replicas().filter(|server| situation.status(&server.name).is_some());
     let steps: Vec<_> =
         differing.filter_map(|server| acknowledging(situation, &wanted, server)).collect();
@@ -295,6 +295,21 @@ fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
         stages.push(stage("wait", vec![must(wait)]));
     }
     stages
+}
+
+/// A stage that makes semi-sync available, though off, where it is not yet: on the primary before
+/// its replicas connect anew, since it counts only those that connected later; on the replicas so
+/// that a promotion need not.
+fn prepare(situation: &Situation, primary: &ServerSpec) -> Option<Stage> {
+    let mut steps = Vec::new();
+    for server in &situation.spec.servers {
+        let status = situation.status(&server.name);
+        if status.is_some_and(|status| !status.semi_sync.available) {
+            let step = Step::CommitsWait { server: server.name.clone(), acks: 0 };
+            steps.push(if server.name == primary.name { must(step) } else { may(step) });
+        }
+    }
+    (!steps.is_empty()).then(|| stage("prepare", steps))
 }
 
 /// Whether a failover could succeed with what answers now; the reason when it could not.

@@ -135,6 +135,8 @@ pub enum RefusalCode {
     Forbidden,
     /// Too much is being asked at once.
     Busy,
+    /// Leadership ended before it was decided; it may still be carried out.
+    Undecided,
 }
 
 /// All clusters at a glance.

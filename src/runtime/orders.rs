@@ -34,10 +34,8 @@ impl Orders {
         let mut servers = BTreeMap::new();
         for cluster in &config.clusters {
             for server in &cluster.spec.servers {
-                let key = ServerKey {
-                    cluster: cluster.spec.name.clone(),
-                    server: server.name.clone(),
-                };
+                let key =
+                    ServerKey { cluster: cluster.spec.name.clone(), server: server.name.clone() };
                 let access = Access {
                     address: server.address.clone(),
                     credentials: cluster.credentials.clone(),

@@ -29,18 +29,14 @@ impl Probes {
         let mut bells = BTreeMap::new();
         for cluster in &config.clusters {
             for server in &cluster.spec.servers {
-                let key = ServerKey {
-                    cluster: cluster.spec.name.clone(),
-                    server: server.name.clone(),
-                };
+                let key =
+                    ServerKey { cluster: cluster.spec.name.clone(), server: server.name.clone() };
                 let account = cluster.credentials.monitor.clone();
                 let address = server.address.clone();
                 let timing = config.timing;
                 let post = Post {
                     key: key.clone(),
-                    make: Box::new(move || {
-                        Prober::new(address.clone(), account.clone(), timing)
-                    }),
+                    make: Box::new(move || Prober::new(address.clone(), account.clone(), timing)),
                     clock,
                     metrics: metrics.clone(),
                     inbox: inbox.clone(),

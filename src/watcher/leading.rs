@@ -86,10 +86,11 @@ impl Leading {
     /// Leadership is over: whoever waits is told.
     pub(super) fn resign(self) -> Vec<(u64, Response)> {
         let refusal = || Refusal {
-            code: RefusalCode::NoLeader,
-            text: "this watcher stopped leading before it was decided; look at the status and ask \
-                   again"
-                .to_owned(),
+            code: RefusalCode::Undecided,
+            text:
+                "this watcher stopped leading before it was decided; it may still be carried out: \
+                   look at the status before you ask again"
+                    .to_owned(),
             leader: None,
         };
         self.asked.into_iter().map(|asked| (asked.id, Response::Refused(refusal()))).collect()

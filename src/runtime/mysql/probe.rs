@@ -18,7 +18,7 @@ use std::time::Duration;
 const PROBES_PER_HANDSHAKE: u32 = 20;
 
 /// Missing plugins are looked for again after so many probes.
-const PROBES_PER_LEARNING: u32 = 25;
+const PROBES_PER_LEARNING: u32 = 5;
 
 /// Unknown system variable: a plugin was removed.
 const UNKNOWN_VARIABLE: u16 = 1193;

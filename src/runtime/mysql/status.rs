@@ -103,7 +103,7 @@ fn semi_sync(globals: &Row, counters: &[Row], dialect: &Dialect) -> SemiSync {
         row.map_or(0, |row| u32::try_from(number(row, "Value")).unwrap_or(u32::MAX))
     };
     SemiSync {
-        available: dialect.semi_sync_source.is_some() || dialect.semi_sync_replica.is_some(),
+        available: dialect.semi_sync_source.is_some(),
         source: flag(globals, "ss_source"),
         replica: flag(globals, "ss_replica"),
         acks: u32::try_from(number(globals, "ss_acks")).unwrap_or(u32::MAX),
