@@ -96,10 +96,12 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
     cluster.until(0, "waiting", |it| it.semi_sync.waiting >= 1).await;
     let queued: Vec<_> = (0..8).map(|_| tokio::spawn(insert(cluster.address(0)))).collect();
     tokio::time::sleep(Duration::from_millis(50)).await;
+    // While a replica is leaving, MySQL takes up to a second longer.
+    cluster.until(0, "no client", |it| it.semi_sync.clients == 0).await;
     let before = cluster.clock.now().moment;
     let facts = cluster.once(0, cluster.step("read_only", 0)).await;
     let took = cluster.clock.now().moment.since(before);
-    assert!(took < Duration::from_millis(600), "closing took {took:?}");
+    assert!(took < Duration::from_millis(450), "closing took {took:?}");
     assert!(commit.await.unwrap().is_err(), "a commit nobody holds was acknowledged");
     for commit in queued {
         assert!(commit.await.unwrap().is_err(), "a commit nobody holds was acknowledged");
@@ -107,7 +109,7 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
     cluster.done(0, cluster.step("read_only", 0)).await;
     let closed = cluster.status(0).await;
     assert_eq!(facts.executed.unwrap(), closed.executed, "it went on after it was closed");
-    assert!(closed.semi_sync.source, "commits wait no more");
+    assert!(closed.semi_sync.source && closed.semi_sync.waiting == 0, "commits wait no more");
     assert_eq!(cluster.status(0).await.writable, Writable::Closed);
     drop(open);
     cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;

@@ -271,6 +271,20 @@ impl Dialect {
         format!("SET GLOBAL rpl_semi_sync_{source}_enabled = {value}")
     }
 
+    /// Says whether commits wait even while nobody is connected who could acknowledge.
+    pub fn waits_without_clients(&self, on: bool) -> Option<String> {
+        let naming = self.semi_sync_source.unwrap_or(Naming::New);
+        let (source, replica) = (naming.source(), naming.replica());
+        let value = if on { "ON" } else { "OFF" };
+        match self.flavor {
+            Flavor::MySql => {
+                Some(format!("SET GLOBAL rpl_semi_sync_{source}_wait_no_{replica} = {value}"))
+            }
+            // This one's switch is quick.
+            Flavor::MariaDb => None,
+        }
+    }
+
     /// Lets the receiver acknowledge, from its next connection on.
     pub fn acknowledges(&self, on: bool) -> String {
         let value = if on { "ON" } else { "OFF" };

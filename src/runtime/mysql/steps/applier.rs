@@ -1,5 +1,6 @@
 //! A server has applied all it must hold.
 
+use super::semi_sync;
 use super::session::{Session, StepError, position};
 use crate::decision::gtid::Gtids;
 use crate::decision::plan::Facts;
@@ -35,9 +36,9 @@ async fn apply(
     if !status.semi_sync.source || status.writable != Writable::Closed {
         return run(session, wanted).await;
     }
-    session.run(&session.dialect.source_waits(false)).await?;
+    semi_sync::let_go(session).await?;
     let applied = run(session, wanted).await;
-    session.run(&session.dialect.source_waits(true)).await?;
+    semi_sync::hold_again(session).await?;
     applied
 }
 
@@ -81,7 +82,8 @@ async fn start(session: &mut Session, channel: &Channel, status: &Status) -> Res
         let (code, text) = (error.code, &error.text);
         return Err(StepError::Failed(format!("its applier stopped, error {code}: {text}")));
     }
-    // MariaDB deletes the relay log when a thread starts while both are stopped.
+    // Tried on 10.11 with positions by GTID: with both threads stopped, `START SLAVE SQL_THREAD`
+    // deletes the relay log, and `Gtid_IO_Pos` goes back to what was applied.
     if status.flavor == Flavor::MariaDb && channel.receiver == Receiver::Stopped {
         return Err(StepError::Failed(
             "its applier is stopped, and starting it would throw received transactions away"

@@ -1,5 +1,6 @@
 //! A server takes no writes from anybody.
 
+use super::semi_sync;
 use super::session::{PAUSE, Session, StepError, position};
 use crate::decision::plan::Facts;
 use crate::decision::report::{Status, Writable};
@@ -94,15 +95,15 @@ async fn close(
         quiet_rounds = if round.living == 0 { quiet_rounds + 1 } else { 0 };
         // The first of two quiet rounds may have come before the setting asked for its lock.
         if commits_wait && !released && quiet_rounds >= 2 {
-            other.run(&other.dialect.source_waits(false)).await?;
+            semi_sync::let_go(other).await?;
             released = true;
         }
         if other.left() < ROUND * 3 {
             break Err(StepError::Retry(obstacle(&round)));
         }
     };
-    if released {
-        other.run(&other.dialect.source_waits(true)).await?;
+    if released && closed.is_ok() {
+        semi_sync::hold_again(other).await?;
     }
     closed
 }

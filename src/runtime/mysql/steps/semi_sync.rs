@@ -107,6 +107,29 @@ async fn in_effect(session: &mut Session, on: bool) -> Result<(), StepError> {
     Ok(())
 }
 
+/// Lets all commits that wait now end without an acknowledgement, and later ones as well.
+///
+/// On MySQL that is quick once no replica is connected; otherwise, and while one is leaving, it
+/// takes up to a second, until the thread that reads acknowledgements looks up.
+pub(super) async fn let_go(session: &mut Session) -> Result<(), StepError> {
+    if let Some(statement) = session.dialect.waits_without_clients(false) {
+        session.run(&statement).await?;
+        if !is_on(session, &session.dialect.waiting()).await? {
+            return Ok(());
+        }
+    }
+    session.run(&session.dialect.source_waits(false)).await
+}
+
+/// Undoes [`let_go`].
+pub(super) async fn hold_again(session: &mut Session) -> Result<(), StepError> {
+    session.run(&session.dialect.source_waits(true)).await?;
+    match session.dialect.waits_without_clients(true) {
+        Some(statement) => session.run(&statement).await,
+        None => Ok(()),
+    }
+}
+
 /// Loads a plugin, which writes a system table.
 ///
 /// A server that is closed refuses that, so `super_read_only` is lifted for the one statement;
