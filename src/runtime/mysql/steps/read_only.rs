@@ -4,6 +4,7 @@ use super::semi_sync;
 use super::session::{PAUSE, Session, StepError, position};
 use crate::decision::plan::Facts;
 use crate::decision::report::{Status, Writable};
+use crate::decision::topology::Flavor;
 use mysql_async::Row;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -38,7 +39,9 @@ pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
             session.run(events).await?;
         }
         let mut other = session.another().await?;
-        let closed = close(session, &mut other, before.semi_sync.source).await;
+        // MariaDB's commits end when their session is killed, but its client is not cut off.
+        let stuck = before.semi_sync.source && before.flavor == Flavor::MySql;
+        let closed = close(session, &mut other, stuck).await;
         other.close().await;
         closed?;
         // Best effort: without the privilege the server's own settings decide at a restart.
