@@ -247,7 +247,12 @@ impl Server {
         self.place.join("server.pid")
     }
 
+    fn scratch(&self) -> PathBuf {
+        self.place.join("scratch")
+    }
+
     fn launch(&mut self) -> Result<(), ServerError> {
+        std::fs::create_dir_all(self.scratch())?;
         let launch = Launch {
             program: self.installation.server().to_owned(),
             arguments: self.arguments(),
@@ -285,6 +290,8 @@ impl Server {
             "--skip-name-resolve".to_owned(),
             // Relative to the data directory: an absolute path may be too long for a socket.
             "--socket=server.sock".to_owned(),
+            // A server deletes temporary files in its directory when it starts, its neighbours' too.
+            format!("--tmpdir={}", self.scratch().display()),
             format!("--datadir={}", self.datadir().display()),
             format!("--pid-file={}", self.pid_file().display()),
             format!("--log-error={}", self.error_log().display()),
