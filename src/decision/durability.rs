@@ -4,6 +4,7 @@
 //! any `may - acks + 1` of them at least one holds every acknowledged commit; and once that many
 //! have stopped receiving, fewer than `acks` are left and no further commit can complete.
 
+use super::diagnosis;
 use super::report::Receiver;
 use super::situation::Situation;
 use super::topology::{AcknowledgedIn, Durability, ServerName, ServerSpec};
@@ -60,7 +61,11 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     let Durability::Lossless { acknowledged_in } = situation.spec.durability else {
         return Wanted::default();
     };
-    let usable = |server: &&ServerSpec| server.name != primary.name && is_usable(situation, server);
+    let usable = |server: &&ServerSpec| {
+        server.name != primary.name
+            && is_usable(situation, server)
+            && diagnosis::divergence(situation, server).is_none()
+    };
     let elsewhere = |server: &&ServerSpec| server.data_center != primary.data_center;
     let all: BTreeSet<_> = situation.spec.servers.iter().filter(usable).collect_names();
     let far: BTreeSet<_> =
