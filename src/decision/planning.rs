@@ -41,11 +41,18 @@ pub enum Decision {
 pub fn isolate(situation: &Situation, from: &ServerName, accept_loss: bool) -> Vec<Stage> {
     let reachable =
         situation.replicas().filter(|replica| situation.status(&replica.name).is_some());
-    let stops = reachable.map(|replica| Step::ReceiverStopped { server: replica.name.clone() });
-    let mut steps: Vec<_> = stops.map(|step| Planned { step, need: Need::Counts }).collect();
-    let all = steps.len();
+    let protection = &situation.state.protection;
+    let need = protection.survey_need().filter(|_| !accept_loss);
+    // Where a proof is needed, only those that may have acknowledged contribute to it; a quick
+    // replica nearby must not end the wait for the one far away that does.
+    let planned = |replica: &ServerSpec| {
+        let proves = need.is_none() || protection.may_acknowledge.contains(&replica.name);
+        let step = Step::ReceiverStopped { server: replica.name.clone() };
+        Planned { step, need: if proves { Need::Counts } else { Need::Helps } }
+    };
+    let mut steps: Vec<_> = reachable.map(planned).collect();
+    let all = steps.iter().filter(|planned| planned.need == Need::Counts).count();
     steps.push(may(Step::ReadOnly { server: from.clone() }));
-    let need = situation.state.protection.survey_need().filter(|_| !accept_loss);
     let at_least = need.unwrap_or(1).clamp(1, all.max(1));
     let mut isolate = stage("isolate", steps);
     isolate.at_least = at_least;
