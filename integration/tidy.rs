@@ -30,7 +30,9 @@ const ONLY: &[(&str, &str, &[&str])] = &[
 /// What has no place in `decision/` and `watcher/`.
 const IMPURE: &[&str] = &[
     "async ",
-    ".await",
+    ".await;",
+    ".await?",
+    ".await.",
     "tokio",
     "std::fs",
     "std::net::Tcp",

