@@ -80,11 +80,14 @@ fn an_entry_of_a_newer_format_stops_the_watcher() {
     assert!(matches!(fatal, Fatal::TooOld { needed: 99, .. }), "{fatal}");
 }
 
-/// A stored Raft entry with other contents: protobuf's field 4 (`data`) appended.
-fn with_payload(entry: &[u8], payload: &[u8]) -> Vec<u8> {
+/// A stored Raft entry with other contents: protobuf's field 4 (`data`) appended, sealed anew.
+fn with_payload(sealed: &[u8], payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 128, "one byte of length: {}", payload.len());
-    let mut whole = entry.to_vec();
-    whole.extend([4 << 3 | 2, u8::try_from(payload.len()).unwrap()]);
-    whole.extend_from_slice(payload);
+    let mut entry = sealed[5..].to_vec();
+    entry.extend([4 << 3 | 2, u8::try_from(payload.len()).unwrap()]);
+    entry.extend_from_slice(payload);
+    let mut whole = vec![sealed[0]];
+    whole.extend_from_slice(&crc32fast::hash(&entry).to_be_bytes());
+    whole.extend_from_slice(&entry);
     whole
 }
