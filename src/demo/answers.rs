@@ -63,6 +63,10 @@ impl Api {
         self.urls.first().map_or("", String::as_str)
     }
 
+    pub(super) fn urls(&self) -> &[String] {
+        &self.urls
+    }
+
     /// The status, when any watcher gives one.
     pub(super) async fn status(&self) -> Option<Status> {
         serde_json::from_value(self.get("/v1/status").await?).ok()

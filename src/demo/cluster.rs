@@ -1,11 +1,11 @@
 //! Everything the demonstration runs: servers, watchers, proxy, and the directory they share.
 
+use super::DemoError;
 use super::answers::{Api, Status};
 use super::ports::free_ports;
 use super::process::{Launch, Process, tail};
 use super::servers::accounts::{MONITOR, REPLICATION, SHOP};
 use super::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet, connect};
-use super::{DemoError, DemoOptions};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -18,39 +18,87 @@ const SERVERS: [(&str, &str, &str); 3] =
 const WATCHERS: [(&str, &str); 3] = [("w1", "paris"), ("w2", "london"), ("w3", "cloud")];
 const UP_LIMIT: Duration = Duration::from_secs(60);
 
-/// A running cluster. Dropping it kills every process and removes the directory.
+/// A running cluster. Dropping it kills every process and removes the directory, unless the caller
+/// named one.
 #[derive(Debug)]
-pub(super) struct Cluster {
+pub struct Cluster {
     // Declared before the directory: processes end before their files go.
-    pub(super) servers: Vec<Server>,
-    processes: Vec<(String, Process)>,
+    /// The database servers: `db1`, the first primary, `db2` and `db3`.
+    pub servers: Vec<Server>,
+    nodes: Vec<Node>,
     pub(super) api: Api,
-    pub(super) write_port: u16,
-    pub(super) read_port: u16,
-    pub(super) configuration: PathBuf,
+    /// Where the first proxy takes writes.
+    pub write_port: u16,
+    /// Where the first proxy takes reads.
+    pub read_port: u16,
+    /// The configuration file of the watchers and the first proxy.
+    pub configuration: PathBuf,
     program: PathBuf,
     directory: StateDirectory,
 }
 
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Which database to run.
+    pub flavor: DatabaseFlavor,
+    /// The program whose `watch` and `proxy` commands are run; this very program when absent.
+    pub program: Option<PathBuf>,
+    /// An existing directory for everything, which stays the caller's; one that goes with the
+    /// cluster when absent.
+    pub directory: Option<PathBuf>,
+    /// `lossless` or `best_effort`.
+    pub durability: &'static str,
+}
+
+/// A watcher or proxy, running or not.
 #[derive(Debug)]
-struct StateDirectory(PathBuf);
+struct Node {
+    id: String,
+    arguments: Vec<OsString>,
+    process: Option<Process>,
+}
+
+#[derive(Debug)]
+struct StateDirectory {
+    path: PathBuf,
+    borrowed: bool,
+}
 
 impl Drop for StateDirectory {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        if !self.borrowed {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+impl ClusterOptions {
+    /// A lossless cluster of this flavour in a directory of its own.
+    pub fn new(flavor: DatabaseFlavor) -> ClusterOptions {
+        ClusterOptions { flavor, program: None, directory: None, durability: "lossless" }
     }
 }
 
 impl Cluster {
+    /// The name it has in its configuration.
+    pub const NAME: &str = NAME;
+
+    /// The ids of its watchers.
+    pub const WATCHERS: [&str; 3] = [WATCHERS[0].0, WATCHERS[1].0, WATCHERS[2].0];
+
     /// Starts three servers that replicate, and writes the configuration that names them.
-    pub(super) async fn start_servers(options: &DemoOptions) -> Result<Cluster, DemoError> {
+    pub async fn start_servers(options: &ClusterOptions) -> Result<Cluster, DemoError> {
         let installation = Installation::find(options.flavor)?;
-        let directory = state_directory()?;
+        let directory = match &options.directory {
+            Some(path) => StateDirectory { path: path.clone(), borrowed: true },
+            None => state_directory()?,
+        };
         let ports = free_ports(SERVERS.len() + 2 * WATCHERS.len() + 2);
         let [db1, db2, db3, peers_and_apis @ .., write_port, read_port] = ports.as_slice() else {
             return Err(DemoError::NoPorts);
         };
-        let set = ServerSet::new(directory.0.join("servers"), installation)?;
+        let set = ServerSet::new(directory.path.join("servers"), installation)?;
         set.template().await?;
         let start = |name: &'static str, port: u16| set.start(name, port, ServerOptions::default());
         let (first, second, third) =
@@ -58,14 +106,15 @@ impl Cluster {
         set.replicate(&first, &[&second, &third]).await?;
         let (peers, apis) = peers_and_apis.split_at(WATCHERS.len());
         let urls = apis.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
-        let configuration = write_configuration(&directory.0, peers, apis, &ports)?;
+        let configuration =
+            write_configuration(&directory.path, [peers, apis, &ports], options.durability)?;
         let program = match &options.program {
             Some(program) => program.clone(),
             None => std::env::current_exe()?,
         };
         Ok(Cluster {
             servers: vec![first, second, third],
-            processes: Vec::new(),
+            nodes: Vec::new(),
             api: Api::new(urls)?,
             write_port: *write_port,
             read_port: *read_port,
@@ -76,14 +125,67 @@ impl Cluster {
     }
 
     /// Starts the watchers and the proxy.
-    pub(super) fn start_regent(&mut self) -> Result<(), DemoError> {
+    pub fn start_regent(&mut self) -> Result<(), DemoError> {
         for (id, _) in WATCHERS {
-            let store = self.directory.0.join(id);
+            let store = self.directory.path.join(id);
             fs::create_dir_all(&store)?;
-            let arguments = ["--id".into(), id.into(), "--data-dir".into(), store.into_os_string()];
-            self.start(id, "watch", arguments.to_vec())?;
+            let configuration = self.configuration.clone();
+            let more = ["--data-dir".into(), store.into_os_string()];
+            self.add_node("watch", id, configuration, more.to_vec())?;
         }
-        self.start("proxy1", "proxy", vec!["--id".into(), "proxy1".into()])
+        self.add_node("proxy", "proxy1", self.configuration.clone(), Vec::new())
+    }
+
+    /// Starts another watcher or proxy, which is part of the cluster from now on.
+    pub fn add_node(
+        &mut self,
+        command: &str,
+        id: &str,
+        configuration: PathBuf,
+        more: Vec<OsString>,
+    ) -> Result<(), DemoError> {
+        let mut arguments: Vec<OsString> =
+            vec![command.into(), "--config".into(), configuration.into_os_string()];
+        arguments.extend(["--id".into(), id.into()]);
+        arguments.extend(more);
+        self.nodes.push(Node { id: id.to_owned(), arguments, process: None });
+        self.start_node(id)
+    }
+
+    /// Starts a watcher or proxy that was killed, on what it left on disk; nothing happens when it runs.
+    pub fn start_node(&mut self, id: &str) -> Result<(), DemoError> {
+        let log = self.log_of(id);
+        let Some(node) = self.nodes.iter_mut().find(|node| node.id == id) else {
+            return Ok(());
+        };
+        if !node.process.as_mut().is_some_and(Process::is_running) {
+            let (program, arguments) = (self.program.clone(), node.arguments.clone());
+            node.process = Some(Process::start(Launch { program, arguments, log, input: None })?);
+        }
+        Ok(())
+    }
+
+    /// Kills a watcher or proxy as a power cut would.
+    pub fn kill_node(&mut self, id: &str) {
+        if let Some(node) = self.nodes.iter_mut().find(|node| node.id == id) {
+            node.process = None;
+        }
+    }
+
+    /// The process id of a watcher or proxy, while it runs.
+    pub fn process_of(&self, id: &str) -> Option<u32> {
+        let node = self.nodes.iter().find(|node| node.id == id)?;
+        node.process.as_ref().map(Process::id)
+    }
+
+    /// The file that a watcher or proxy logs to.
+    pub fn log_of(&self, id: &str) -> PathBuf {
+        self.directory.path.join(format!("{id}.log"))
+    }
+
+    /// The addresses of the watchers' interfaces, in the order of [`Cluster::WATCHERS`].
+    pub fn urls(&self) -> &[String] {
+        self.api.urls()
     }
 
     /// Waits until the watchers say that everything serves, and the proxy lets the shop in.
@@ -109,12 +211,12 @@ impl Cluster {
     }
 
     /// The server of this name.
-    pub(super) fn server(&mut self, name: &str) -> Option<&mut Server> {
+    pub fn server(&mut self, name: &str) -> Option<&mut Server> {
         self.servers.iter_mut().find(|server| server.name() == name)
     }
 
     /// The names of the servers that ordinary accounts may write to, asked of each directly.
-    pub(super) async fn writable(&self) -> Vec<String> {
+    pub async fn writable(&self) -> Vec<String> {
         let mut names = Vec::new();
         for server in &self.servers {
             if server.is_writable().await.unwrap_or(false) {
@@ -125,38 +227,33 @@ impl Cluster {
     }
 
     /// Where logs and data are.
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory.0
+    pub fn directory(&self) -> &Path {
+        &self.directory.path
     }
 
     /// The program that watchers and proxy run.
-    pub(super) fn program(&self) -> &Path {
+    pub fn program(&self) -> &Path {
         &self.program
     }
 
     /// Ends the proxy and the watchers in order, then the servers.
-    pub(super) async fn stop(mut self) {
-        while let Some((_, mut process)) = self.processes.pop() {
-            process.terminate(Duration::from_secs(3)).await;
+    pub async fn stop(mut self) {
+        while let Some(node) = self.nodes.pop() {
+            if let Some(mut process) = node.process {
+                process.terminate(Duration::from_secs(3)).await;
+            }
         }
         // Nobody will read their data again, so they need not end in order.
         self.servers.clear();
     }
 
-    fn start(&mut self, id: &str, command: &str, more: Vec<OsString>) -> Result<(), DemoError> {
-        let mut arguments: Vec<OsString> =
-            vec![command.into(), "--config".into(), self.configuration.clone().into_os_string()];
-        arguments.extend(more);
-        let log = self.directory.0.join(format!("{id}.log"));
-        let launch = Launch { program: self.program.clone(), arguments, log, input: None };
-        self.processes.push((id.to_owned(), Process::start(launch)?));
-        Ok(())
-    }
-
     fn check_processes(&mut self) -> Result<(), DemoError> {
-        for (name, process) in &mut self.processes {
-            if !process.is_running() {
-                return Err(DemoError::Ended { name: name.clone(), log: tail(process.log(), 12) });
+        for node in &mut self.nodes {
+            if let Some(process) = &mut node.process
+                && !process.is_running()
+            {
+                let log = tail(process.log(), 12);
+                return Err(DemoError::Ended { name: node.id.clone(), log });
             }
         }
         Ok(())
@@ -178,14 +275,13 @@ fn state_directory() -> Result<StateDirectory, DemoError> {
     }
     let path = parent.join(format!("{PREFIX}{}", std::process::id()));
     fs::DirBuilder::new().mode(0o700).create(&path)?;
-    Ok(StateDirectory(path))
+    Ok(StateDirectory { path, borrowed: false })
 }
 
 fn write_configuration(
     directory: &Path,
-    peers: &[u16],
-    apis: &[u16],
-    server_ports: &[u16],
+    [peers, apis, server_ports]: [&[u16]; 3],
+    durability: &str,
 ) -> Result<PathBuf, DemoError> {
     let mut text = String::from("# Written by `regent demo`.\nwatchers:\n");
     for (index, (id, data_center)) in WATCHERS.iter().enumerate() {
@@ -208,7 +304,7 @@ fn write_configuration(
         let quoted = serde_json::Value::from(path.to_string_lossy());
         text += &format!("      {role}: {{ user: {}, password_file: {quoted} }}\n", account.user);
     }
-    text += "    durability: lossless\n    rules: default\n";
+    text += &format!("    durability: {durability}\n    rules: default\n");
     let [.., write, read] = server_ports else {
         return Err(DemoError::NoPorts);
     };

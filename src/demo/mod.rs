@@ -1,7 +1,7 @@
 //! A whole cluster on one machine: real servers, watchers, a proxy and a client that notices outages.
 
 mod answers;
-mod cluster;
+pub mod cluster;
 pub mod ports;
 pub mod process;
 mod screen;
@@ -26,6 +26,13 @@ pub struct DemoOptions {
     pub color: bool,
     /// The program whose `watch` and `proxy` commands are run; this very program when absent.
     pub program: Option<PathBuf>,
+}
+
+impl DemoOptions {
+    fn cluster(&self) -> cluster::ClusterOptions {
+        let program = self.program.clone();
+        cluster::ClusterOptions { program, ..cluster::ClusterOptions::new(self.flavor) }
+    }
 }
 
 /// What came of it.

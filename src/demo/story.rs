@@ -41,7 +41,7 @@ async fn set_the_stage(
     let start = clock.now().moment;
     let title = options.flavor.title();
     screen.heading(&format!("Starting three {title} servers, three watchers and a proxy"))?;
-    let mut cluster = Cluster::start_servers(options).await?;
+    let mut cluster = Cluster::start_servers(&options.cluster()).await?;
     screen.line(Tone::Plain, "db1, db2, db3 are up; db2 and db3 replicate from db1")?;
     cluster.start_regent()?;
     let status = cluster.wait_until_whole().await?;
