@@ -243,11 +243,17 @@ impl Server {
         Ok(())
     }
 
+    /// A server that starts deletes the temporary files of others that share its directory for them.
+    fn scratch(&self) -> PathBuf {
+        self.place.join("scratch")
+    }
+
     fn pid_file(&self) -> PathBuf {
         self.place.join("server.pid")
     }
 
     fn launch(&mut self) -> Result<(), ServerError> {
+        std::fs::create_dir_all(self.scratch())?;
         let launch = Launch {
             program: self.installation.server().to_owned(),
             arguments: self.arguments(),
@@ -286,6 +292,7 @@ impl Server {
             // Relative to the data directory: an absolute path may be too long for a socket.
             "--socket=server.sock".to_owned(),
             format!("--datadir={}", self.datadir().display()),
+            format!("--tmpdir={}", self.scratch().display()),
             format!("--pid-file={}", self.pid_file().display()),
             format!("--log-error={}", self.error_log().display()),
         ];
