@@ -180,7 +180,9 @@ fn primary_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Finding>
         None
     };
     let Some(status) = situation.status(&primary.name) else {
-        let useless = fresh.iter().find(|(_, view)| matches!(view.sight, Sight::Useless(_)));
+        let lets_nobody_in =
+            |sight: &Sight| matches!(sight, Sight::Useless(_) | Sight::Denied | Sight::Strange(_));
+        let useless = fresh.iter().find(|(_, view)| lets_nobody_in(&view.sight));
         return finding
             .into_iter()
             .chain(useless.map(|(_, view)| {
