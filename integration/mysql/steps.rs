@@ -4,7 +4,9 @@ use crate::cluster::{Cluster, Mariadb, Mysql};
 use mysql_async::prelude::Queryable;
 use regent::decision::plan::{Outcome, Step};
 use regent::decision::report::{Receiver, Writable};
+use regent::decision::topology::Endpoint;
 use regent::demo::servers::DatabaseFlavor;
+use regent::demo::servers::accounts::ROOT;
 use std::time::Duration;
 
 /// How long a server may take to catch up here.
@@ -76,10 +78,9 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
     let Some(cluster) = Cluster::replicating(flavor, 2).await else {
         return;
     };
+    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
     cluster.done(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
     cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
-    // A receiver that connected before its source knew of semi-sync must connect again.
-    cluster.done(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
     cluster.until(0, "a client", |it| it.semi_sync.source && it.semi_sync.clients == 1).await;
     cluster.insert(0).await;
     cluster.done(1, cluster.step("receiver_stopped", 1)).await;
@@ -93,8 +94,22 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
     let commit = tokio::spawn(async move { waiting.query_drop("COMMIT").await });
     let open = cluster.session(0).await;
     cluster.until(0, "waiting", |it| it.semi_sync.waiting >= 1).await;
-    cluster.done(0, cluster.step("read_only", 0)).await;
+    let queued: Vec<_> = (0..8).map(|_| tokio::spawn(insert(cluster.address(0)))).collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // While a replica is leaving, MySQL takes up to a second longer.
+    cluster.until(0, "no client", |it| it.semi_sync.clients == 0).await;
+    let before = cluster.clock.now().moment;
+    let facts = cluster.once(0, cluster.step("read_only", 0)).await;
+    let took = cluster.clock.now().moment.since(before);
+    assert!(took < Duration::from_millis(450), "closing took {took:?}");
     assert!(commit.await.unwrap().is_err(), "a commit nobody holds was acknowledged");
+    for commit in queued {
+        assert!(commit.await.unwrap().is_err(), "a commit nobody holds was acknowledged");
+    }
+    cluster.done(0, cluster.step("read_only", 0)).await;
+    let closed = cluster.status(0).await;
+    assert_eq!(facts.executed.unwrap(), closed.executed, "it went on after it was closed");
+    assert!(closed.semi_sync.source && closed.semi_sync.waiting == 0, "commits wait no more");
     assert_eq!(cluster.status(0).await.writable, Writable::Closed);
     drop(open);
     cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
@@ -104,6 +119,59 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
     match flavor {
         Mysql => assert!(matches!(many, Outcome::Done(_)), "{many:?}"),
         Mariadb => assert!(matches!(many, Outcome::Failed(_)), "{many:?}"),
+    }
+}
+
+async fn insert(address: Endpoint) -> Result<(), mysql_async::Error> {
+    let options = mysql_async::OptsBuilder::default()
+        .ip_or_hostname(address.host)
+        .tcp_port(address.port)
+        .user(Some(ROOT.user))
+        .pass(Some(ROOT.password))
+        .prefer_socket(false);
+    let mut conn = mysql_async::Conn::new(options).await?;
+    conn.query_drop("INSERT INTO shop.orders VALUES ()").await
+}
+
+/// From servers without semi-sync to commits that two replicas acknowledge; a server that becomes
+/// a replica waits for nobody.
+async fn waits_for_all_who_acknowledge(flavor: DatabaseFlavor) {
+    let Some(cluster) = Cluster::replicating(flavor, 3).await else {
+        return;
+    };
+    cluster.once(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
+    for at in [1, 2] {
+        cluster.once(at, Step::Acknowledges { server: cluster.name(at), on: true }).await;
+    }
+    cluster.once(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
+    let source = cluster.status(0).await.semi_sync;
+    assert!(source.source && source.acks == 1, "{source:?}");
+    assert_eq!(
+        cluster.until(0, "clients", |it| it.semi_sync.clients == 2).await.semi_sync.waiting,
+        0
+    );
+    cluster.insert(0).await;
+
+    // A candidate with something left to apply waits for nobody before it is opened.
+    let stop = if flavor == Mysql { "STOP REPLICA SQL_THREAD" } else { "STOP SLAVE SQL_THREAD" };
+    cluster.servers[1].execute(stop).await.unwrap();
+    cluster.insert(0).await;
+    let facts = cluster.once(0, cluster.step("read_only", 0)).await;
+    let to = facts.executed.unwrap();
+    cluster.until(1, "received", |it| it.received().contains(&to)).await;
+    cluster.once(1, Step::CommitsWait { server: cluster.name(1), acks: 1 }).await;
+    cluster.once(1, Step::CaughtUp { server: cluster.name(1), to, within: PATIENCE }).await;
+    cluster.once(1, cluster.step("writable", 1)).await;
+    assert!(cluster.status(1).await.semi_sync.source);
+    for at in [0, 2] {
+        cluster.once(at, cluster.following(at, 1)).await;
+        assert!(!cluster.status(at).await.semi_sync.source, "a replica's commits wait");
+    }
+    cluster.until(1, "a client", |it| it.semi_sync.clients >= 1).await;
+    cluster.insert(1).await;
+    let all = cluster.status(1).await.executed;
+    for at in [0, 2] {
+        cluster.until(at, "caught up", |it| it.executed.contains(&all)).await;
     }
 }
 
@@ -210,5 +278,5 @@ macro_rules! both {
 }
 both! {
     fails_over_and_back closes_past_waiting_commits refuses_without_permit
-    drains_before_it_promotes names_a_broken_applier
+    drains_before_it_promotes names_a_broken_applier waits_for_all_who_acknowledge
 }

@@ -66,6 +66,8 @@ kinds! {
     PrimaryLostTransactions = "primary_lost_transactions";
     /// The primary takes no writes although it should.
     PrimaryReadOnly = "primary_read_only";
+    /// The primary answers, but a write on it does not end.
+    PrimaryStalled = "primary_stalled";
     /// There is no primary, no procedure is open, and the former one is back.
     RouteClosed = "route_closed";
     /// Another server takes writes.
@@ -106,6 +108,7 @@ impl FindingKind {
                 | FindingKind::PrimaryUseless
                 | FindingKind::PrimaryLostTransactions
                 | FindingKind::PrimaryReadOnly
+                | FindingKind::PrimaryStalled
                 | FindingKind::RouteClosed
         );
         let repairs = matches!(
@@ -241,7 +244,13 @@ fn lost_primary(
 fn primary_role(situation: &Situation, primary: &ServerSpec, status: &Status) -> Option<Finding> {
     let open = matches!(situation.state.writer, Writer::Open { .. });
     if status.writable == Writable::Open && open {
-        return None;
+        let stalled = situation.canary_stalled?;
+        let text = format!(
+            "{} answers, but a write on it has not ended for {} ms: storage or a lock holds it",
+            primary.name,
+            stalled.as_millis()
+        );
+        return Some(of(FindingKind::PrimaryStalled, primary, text, Vec::new()));
     }
     let ahead = situation.replicas().find_map(|replica| {
         let held = situation.status(&replica.name)?.received();

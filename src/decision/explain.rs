@@ -1,5 +1,6 @@
 //! Explaining: what would happen in a situation and why, with the very code that decides.
 
+use super::adoption::{self, Verdict};
 use super::candidate::{Candidate, Survey, rank};
 use super::cluster::Writer;
 use super::diagnosis::{Finding, diagnose};
@@ -22,19 +23,25 @@ pub fn explain(
 ) -> ExplanationView {
     let findings = diagnose(situation);
     let response = respond(situation, &findings, lasting, past);
-    let mut view = outline(situation, &findings);
+    let mut view = outlined(situation, &findings);
     view.rule.clone_from(&response.rule);
     view.reasons.clone_from(&response.reasons);
     view.response = word(&response);
     if let Act::Open(procedure) = &response.act {
         view.plan = foreseen(situation, procedure, &mut view.loss);
     }
+    if situation.state.writer == Writer::Unassigned {
+        if let Verdict::Primary { why, .. } = adoption::verdict(situation) {
+            view.response = "adopt".to_owned();
+            view.reasons = vec![why];
+        }
+    }
     view
 }
 
 /// What a procedure asked for by an operator would do.
 pub fn explain_procedure(situation: &Situation, procedure: &Procedure) -> ExplanationView {
-    let mut view = outline(situation, &diagnose(situation));
+    let mut view = outline(situation);
     view.response = procedure.kind.to_string();
     view.reasons.push(procedure.cause.clone());
     view.plan = foreseen(situation, procedure, &mut view.loss);
@@ -64,7 +71,12 @@ pub fn procedure_view(procedure: &Procedure) -> ProcedureView {
     }
 }
 
-fn outline(situation: &Situation, findings: &[Finding]) -> ExplanationView {
+/// Findings, candidates and the price of durability, nothing being decided yet.
+pub(super) fn outline(situation: &Situation) -> ExplanationView {
+    outlined(situation, &diagnose(situation))
+}
+
+fn outlined(situation: &Situation, findings: &[Finding]) -> ExplanationView {
     let ranked = rank(situation, &Survey::from_reports(situation));
     ExplanationView {
         cluster: situation.spec.name.clone(),
@@ -82,6 +94,7 @@ fn outline(situation: &Situation, findings: &[Finding]) -> ExplanationView {
 fn word(response: &Response) -> String {
     match &response.act {
         Act::Nothing => "nothing".to_owned(),
+        Act::Alert => "alert".to_owned(),
         Act::Wait(wanted) => format!("wait, then {wanted}"),
         Act::Open(procedure) => match procedure.kind {
             Kind::Failover => "fail_over".to_owned(),

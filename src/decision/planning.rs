@@ -248,6 +248,7 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
         | FindingKind::PrimaryHung
         | FindingKind::PrimaryUnreachableInPart
         | FindingKind::PrimaryUseless
+        | FindingKind::PrimaryStalled
         | FindingKind::PrimaryLostTransactions
         | FindingKind::CommitsBlocked
         | FindingKind::ReplicaDiverged

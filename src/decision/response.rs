@@ -28,6 +28,8 @@ pub struct Response {
 pub enum Act {
     /// Nothing.
     Nothing,
+    /// Tell people, no more.
+    Alert,
     /// Nothing yet: the reasons say what it waits for.
     Wait(Respond),
     /// Open this procedure.
@@ -52,12 +54,14 @@ pub fn respond(
 ) -> Response {
     let durability = durability_kind(situation.spec.durability);
     let mut waiting = None;
+    let mut alert = None;
     for finding in findings {
         let Some((number, rule)) = situation.spec.rules.decide(finding.kind, durability) else {
             continue;
         };
         let response = match rule.respond {
-            Respond::Alert | Respond::Nothing => continue,
+            Respond::Nothing => continue,
+            Respond::Alert => Response::plain(Act::Alert, finding.text.clone()),
             Respond::FailOver | Respond::Repair => {
                 one(situation, finding, rule, lasting(finding), past)
             }
@@ -69,17 +73,24 @@ pub fn respond(
             // A lost primary is not to be busied with repairs while its failover waits.
             Act::Wait(Respond::FailOver) => return waiting.unwrap_or(response),
             Act::Wait(_) => waiting = waiting.or(Some(response)),
+            Act::Alert => alert = alert.or(Some(response)),
             Act::Nothing => {}
         }
     }
-    waiting.unwrap_or_else(|| {
-        let reasons = if findings.is_empty() {
-            vec!["nothing is wrong".to_owned()]
+    waiting.or(alert).unwrap_or_else(|| {
+        let why = if findings.is_empty() {
+            "nothing is wrong"
         } else {
-            vec!["no rule asks for more than telling people".to_owned()]
+            "no rule asks for more than showing it"
         };
-        Response { act: Act::Nothing, finding: None, rule: None, reasons }
+        Response::plain(Act::Nothing, why.to_owned())
     })
+}
+
+impl Response {
+    fn plain(act: Act, reason: String) -> Response {
+        Response { act, finding: None, rule: None, reasons: vec![reason] }
+    }
 }
 
 /// The durability as rules name it.

@@ -173,6 +173,19 @@ impl RuleSet {
         if mistakes.is_empty() { Ok(set) } else { Err(mistakes) }
     }
 
+    /// Own rules with those of another set after them, for findings that they say nothing about.
+    pub fn before(rules: Vec<Rule>, rest: RuleSet) -> Result<RuleSet, Vec<RuleError>> {
+        let candidates = rest.candidates;
+        let mut set = RuleSet { name: "own".to_owned(), rules, candidates };
+        let mut mistakes = set.mistakes();
+        mistakes.retain(|mistake| !matches!(mistake, RuleError::Missing { .. }));
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        set.rules.extend(rest.rules);
+        Ok(set)
+    }
+
     /// The rule that decides about a finding, with its place from 1.
     pub fn decide(
         &self,

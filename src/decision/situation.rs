@@ -23,6 +23,9 @@ pub struct Situation {
     pub watchers: Vec<WatcherName>,
     /// What each watcher last saw of each server.
     pub views: BTreeMap<ServerName, BTreeMap<WatcherName, View>>,
+    /// For how long the leader's canary row could not be written on the primary although it was
+    /// tried; `None` while writing it works, or while nobody tries.
+    pub canary_stalled: Option<Duration>,
 }
 
 /// What one watcher last saw of one server.

@@ -1,6 +1,7 @@
 //! The loop around a watcher: wait for one event of any kind, let the watcher handle it, carry out
 //! what it ordered. All deciding happens in the middle part, which is synchronous.
 
+use super::canaries::Canaries;
 use super::disk::{Disk, DiskError, DiskThread};
 use super::handle::{Asked, Desk, Handle, NodeHealth};
 use super::metrics::Metrics;
@@ -42,6 +43,7 @@ pub struct Turning {
     peers: Peers,
     probes: Probes,
     orders: Orders,
+    canaries: Canaries,
     metrics: Metrics,
     waiting: BTreeMap<u64, oneshot::Sender<Response>>,
     last_request: u64,
@@ -111,6 +113,7 @@ impl Turning {
         let peers = Peers::start(&own, &config.watchers, sender.clone(), stop.clone()).await?;
         let probes = Probes::start(&config, clock, &metrics, &sender, &stop);
         let orders = Orders::new(&config, clock, &metrics, &sender, &stop);
+        let canaries = Canaries::new(&config, &own, clock, &sender);
         let apis: BTreeMap<WatcherName, Endpoint> =
             config.watchers.iter().map(|spec| (spec.id.clone(), spec.api.clone())).collect();
         let (handle, desk) = Handle::open(own, apis);
@@ -124,6 +127,7 @@ impl Turning {
             peers,
             probes,
             orders,
+            canaries,
             metrics,
             waiting: BTreeMap::new(),
             last_request: OWN_STATUS,
@@ -203,6 +207,9 @@ impl Turning {
                 if let Some(answer) = self.waiting.remove(&id) {
                     let _ = answer.send(response);
                 }
+            }
+            Output::Canary { server, epoch, permit } => {
+                self.canaries.write(server, epoch, permit);
             }
             Output::ToProxy { proxy, message } => self.peers.to_proxy(&proxy, message),
             Output::Announce(event) => {

@@ -1,5 +1,6 @@
 //! The leader's duty for one cluster: follow its findings, respond, and drive its procedure.
 
+use super::CanaryResult;
 use crate::clock::{Moment, Now};
 use crate::decision::adoption::{self, Verdict};
 use crate::decision::cluster::{ClusterState, Command, Writer};
@@ -32,6 +33,12 @@ const CALM: Duration = Duration::from_millis(200);
 /// Between two calls to everybody to look at once.
 const ALARM_GAP: Duration = Duration::from_millis(60);
 
+/// Between two canary rows.
+const CANARY_PACE: Duration = Duration::from_secs(1);
+
+/// How long a canary row may take before it says something.
+const CANARY_PATIENCE: Duration = Duration::from_millis(1500);
+
 /// Past procedures remembered for cooldowns and budgets.
 const PAST_KEPT: usize = 500;
 
@@ -46,11 +53,22 @@ pub(super) struct Duty {
     proposed: u64,
     tracks: BTreeMap<(FindingKind, Option<ServerName>), Track>,
     past: Vec<(String, Moment)>,
+    canary: Canary,
     /// Replicas fit to read from.
     pub(super) readable: BTreeSet<ServerName>,
     /// Of the open procedure: steps that pause before another attempt, and stages with enough.
     pauses: BTreeMap<(usize, usize), Moment>,
     enough_since: BTreeMap<usize, Moment>,
+}
+
+/// The canary row of the primary.
+#[derive(Debug, Default)]
+struct Canary {
+    server: Option<ServerName>,
+    due: Moment,
+    under_way: bool,
+    /// Since when it was tried in vain.
+    in_vain: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -73,6 +91,7 @@ impl Duty {
             proposed: 0,
             tracks: BTreeMap::new(),
             past: Vec::new(),
+            canary: Canary::default(),
             readable: BTreeSet::new(),
             pauses: BTreeMap::new(),
             enough_since: BTreeMap::new(),
@@ -101,6 +120,39 @@ impl Duty {
             self.last_alarm = Some(now);
         }
         may
+    }
+
+    /// The server to write the canary row on now, if it is time: the primary, while nothing moves.
+    pub(super) fn canary_due(&mut self, now: Moment, state: &ClusterState) -> Option<ServerName> {
+        let primary = state.writer.primary().filter(|_| state.procedure.is_none());
+        if self.canary.server.as_ref() != primary {
+            self.canary = Canary { server: primary.cloned(), due: now, ..Canary::default() };
+        }
+        if self.canary.under_way || now < self.canary.due {
+            return None;
+        }
+        let primary = primary?;
+        self.canary.under_way = true;
+        self.canary.due = now + CANARY_PACE;
+        self.canary.in_vain.get_or_insert(now);
+        Some(primary.clone())
+    }
+
+    pub(super) fn canary_done(&mut self, now: Moment, server: &ServerName, result: CanaryResult) {
+        if self.canary.server.as_ref() != Some(server) {
+            return;
+        }
+        self.canary.under_way = false;
+        match result {
+            CanaryResult::Written | CanaryResult::Unknown => self.canary.in_vain = None,
+            CanaryResult::Stalled => self.look_now(now),
+        }
+    }
+
+    /// For how long the canary row has been tried in vain, once that is long enough to tell.
+    pub(super) fn canary_stalled(&self, now: Moment) -> Option<Duration> {
+        let stalled = self.canary.in_vain.map(|since| now.since(since));
+        stalled.filter(|stalled| *stalled >= CANARY_PATIENCE)
     }
 
     /// For how long a finding has been there.

@@ -7,7 +7,7 @@ use super::consensus::ReadReady;
 use super::duty::Duty;
 use super::machine::{Setup, Watcher};
 use super::probing::{News, Table};
-use super::{Output, StepId};
+use super::{CanaryResult, Output, StepId};
 use crate::clock::{Moment, Now};
 use crate::decision::cluster::{ClusterState, Command, FORMAT, Proposal, State, Unknown, Writer};
 use crate::decision::lease::{FromProxy, Ledger, Route, Target, ToProxy};
@@ -135,6 +135,12 @@ impl Leading {
         }
         self.renewals.insert(proxy, sent);
         self.next_round = self.next_round.min(now + ROUND_GAP);
+    }
+
+    pub(super) fn canary_done(&mut self, now: Moment, server: &ServerKey, result: CanaryResult) {
+        if let Some(duty) = self.duties.get_mut(&server.cluster) {
+            duty.canary_done(now, &server.server, result);
+        }
     }
 
     pub(super) fn proxies(&self) -> Vec<ProxyName> {
@@ -274,6 +280,7 @@ impl Watcher {
             timing: self.setup.timing,
             watchers: self.setup.watchers.keys().cloned().collect(),
             views,
+            canary_stalled: leading.duties.get(name).and_then(|duty| duty.canary_stalled(now)),
         })
     }
 
@@ -343,6 +350,18 @@ impl Watcher {
         proposed
     }
 
+    /// Has the canary row written when that is due and this watcher surely leads.
+    fn send_canary(&mut self, now: Moment, duty: &mut Duty, situation: &Situation) {
+        let permit = self.consensus.surely_leads_until().unwrap_or_default();
+        if permit <= now {
+            return;
+        }
+        if let Some(server) = duty.canary_due(now, &situation.state) {
+            let server = ServerKey { cluster: situation.spec.name.clone(), server };
+            self.push(Output::Canary { server, epoch: situation.state.epoch, permit });
+        }
+    }
+
     /// Looks at one cluster and proposes what is to be done.
     fn judge(&mut self, now: Now, leading: &mut Leading, name: &ClusterName) -> bool {
         let Some(situation) = self.situation(now.moment, leading, name) else {
@@ -351,6 +370,7 @@ impl Watcher {
         let Some(mut duty) = leading.duties.remove(name) else {
             return false;
         };
+        self.send_canary(now.moment, &mut duty, &situation);
         if std::mem::take(&mut duty.alarmed) && duty.may_alarm(now.moment) {
             self.hurry(now.moment, name);
         }

@@ -122,6 +122,11 @@ impl Watcher {
                     leading.step_done(order, outcome);
                 }
             }
+            Input::CanaryDone { server, result } => {
+                if let Some(leading) = &mut self.leading {
+                    leading.canary_done(now.moment, &server, result);
+                }
+            }
             Input::Request { id, request } => {
                 if let Some(response) = requests::answer(self, now, id, request) {
                     self.outputs.push(Output::Reply { id, response });

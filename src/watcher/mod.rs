@@ -67,6 +67,13 @@ pub enum Input {
         /// What came of it.
         outcome: Outcome,
     },
+    /// The attempt to write a canary row ended.
+    CanaryDone {
+        /// Where.
+        server: ServerKey,
+        /// What came of it.
+        result: CanaryResult,
+    },
     /// Somebody asks for something.
     Request {
         /// Comes back in the reply.
@@ -100,6 +107,16 @@ pub enum Output {
     },
     /// Bring about a step's state; answer `StepDone` in any case, within the step's limit.
     Perform(StepOrder),
+    /// Write the canary row, locally and outside the binary log, so that it can never become a
+    /// transaction that others lack; answer `CanaryDone` in any case.
+    Canary {
+        /// On which server; the primary of `epoch`.
+        server: ServerKey,
+        /// The epoch.
+        epoch: Epoch,
+        /// Not to be begun after this.
+        permit: Moment,
+    },
     /// Answer a request.
     Reply {
         /// The request's id.
@@ -116,6 +133,17 @@ pub enum Output {
     },
     /// Tell people: log it.
     Announce(EventView),
+}
+
+/// What came of an attempt to write a canary row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CanaryResult {
+    /// The row was written.
+    Written,
+    /// The server took the statement and did not end it in time.
+    Stalled,
+    /// It was not tried, or refused at once; nothing is known of the storage.
+    Unknown,
 }
 
 /// Which attempt at which step of which procedure.

@@ -79,3 +79,20 @@ pub(super) fn statements(flavor: DatabaseFlavor) -> Vec<String> {
 fn grant(what: &str, account: &str) -> String {
     format!("GRANT {what} TO {account}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DatabaseFlavor, monitor_grants, replication_grants};
+
+    #[test]
+    fn the_documented_grants_are_those_that_are_used() {
+        let page = include_str!("../../../docs/accounts.md");
+        let mut all = replication_grants("'repl'@'%'");
+        for flavor in [DatabaseFlavor::Mysql, DatabaseFlavor::Mariadb] {
+            all.extend(monitor_grants(flavor, "'regent'@'%'"));
+        }
+        for grant in all {
+            assert!(page.contains(&format!("{grant};")), "docs/accounts.md lacks: {grant};");
+        }
+    }
+}

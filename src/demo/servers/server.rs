@@ -243,13 +243,12 @@ impl Server {
         Ok(())
     }
 
-    /// A server that starts deletes the temporary files of others that share its directory for them.
-    fn scratch(&self) -> PathBuf {
-        self.place.join("scratch")
-    }
-
     fn pid_file(&self) -> PathBuf {
         self.place.join("server.pid")
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.place.join("scratch")
     }
 
     fn launch(&mut self) -> Result<(), ServerError> {
@@ -291,8 +290,9 @@ impl Server {
             "--skip-name-resolve".to_owned(),
             // Relative to the data directory: an absolute path may be too long for a socket.
             "--socket=server.sock".to_owned(),
-            format!("--datadir={}", self.datadir().display()),
+            // A server deletes temporary files in its directory when it starts, its neighbours' too.
             format!("--tmpdir={}", self.scratch().display()),
+            format!("--datadir={}", self.datadir().display()),
             format!("--pid-file={}", self.pid_file().display()),
             format!("--log-error={}", self.error_log().display()),
         ];

@@ -75,15 +75,7 @@ pub(super) async fn finish(
     if let Ok(ended) = tokio::time::timeout(limit / 2, &mut *shaking).await {
         return ended.map_err(|error| classify(&error));
     }
-    let places: Vec<SocketAddr> = ips.iter().map(|ip| SocketAddr::new(*ip, address.port)).collect();
-    let accepted = async {
-        let bare = tokio::time::timeout(limit / 4, TcpStream::connect(places.as_slice())).await;
-        match bare {
-            Ok(Ok(_)) => ConnectError::Hung,
-            Ok(Err(error)) => classify_io(error.kind()),
-            Err(_) => ConnectError::Unreachable,
-        }
-    };
+    let accepted = knock(address, ips, limit / 4);
     let both = async {
         tokio::select! {
             biased;
@@ -98,6 +90,16 @@ pub(super) async fn finish(
             Err(_) => Err(ConnectError::Hung),
         },
         ended => ended,
+    }
+}
+
+/// What a silent server's host says to a bare TCP connection.
+pub(super) async fn knock(address: &Endpoint, ips: &[IpAddr], limit: Duration) -> ConnectError {
+    let places: Vec<SocketAddr> = ips.iter().map(|ip| SocketAddr::new(*ip, address.port)).collect();
+    match tokio::time::timeout(limit, TcpStream::connect(places.as_slice())).await {
+        Ok(Ok(_)) => ConnectError::Hung,
+        Ok(Err(error)) => classify_io(error.kind()),
+        Err(_) => ConnectError::Unreachable,
     }
 }
 

@@ -220,14 +220,6 @@ impl Dialect {
         }
     }
 
-    /// Makes a restart come back read-only without closing now, where the product can.
-    pub fn close_on_restart(&self) -> Option<&'static str> {
-        match self.flavor {
-            Flavor::MySql => Some("SET PERSIST_ONLY super_read_only = ON"),
-            Flavor::MariaDb => None,
-        }
-    }
-
     /// Keeps scheduled events from writing past `read_only`, where that is possible at all.
     pub fn stop_events(&self) -> Option<&'static str> {
         match self.flavor {
@@ -269,6 +261,27 @@ impl Dialect {
         match self.flavor {
             Flavor::MySql => mysql::commits_wait(naming, acks),
             Flavor::MariaDb => mariadb::commits_wait(acks),
+        }
+    }
+
+    /// Switches the waiting of commits off, or on again as it was set, until the next restart.
+    pub fn source_waits(&self, on: bool) -> String {
+        let source = self.semi_sync_source.unwrap_or(Naming::New).source();
+        let value = if on { "ON" } else { "OFF" };
+        format!("SET GLOBAL rpl_semi_sync_{source}_enabled = {value}")
+    }
+
+    /// Says whether commits wait even while nobody is connected who could acknowledge.
+    pub fn waits_without_clients(&self, on: bool) -> Option<String> {
+        let naming = self.semi_sync_source.unwrap_or(Naming::New);
+        let (source, replica) = (naming.source(), naming.replica());
+        let value = if on { "ON" } else { "OFF" };
+        match self.flavor {
+            Flavor::MySql => {
+                Some(format!("SET GLOBAL rpl_semi_sync_{source}_wait_no_{replica} = {value}"))
+            }
+            // This one's switch is quick.
+            Flavor::MariaDb => None,
         }
     }
 

@@ -64,7 +64,8 @@ impl Prober {
     /// Looks once; ends within the probe's time limit.
     ///
     /// A connection that turns out closed is made anew within the same probe. After a time-out it
-    /// is dropped.
+    /// is dropped, whatever held the answer up: a server that is stopping its replication at the
+    /// moment does not tell its status either, and counts as hung for so long.
     pub async fn probe(&mut self) -> Sight {
         let limit = self.timing.probe_timeout;
         // Every stage has limits of its own; this one only guards their sum.
@@ -82,7 +83,7 @@ impl Prober {
         // A tenth stays for what the stages themselves cost.
         let limit = limit / 10 * 9;
         if let Link::Up(mut session) = std::mem::replace(&mut self.link, Link::Down) {
-            match tokio::time::timeout(limit, session.read()).await {
+            match self.ask(&mut session, limit).await {
                 Ok(Ok(sight)) => {
                     self.link = Link::Up(session);
                     return sight;
@@ -92,14 +93,32 @@ impl Prober {
                 }
                 // Closed: look again at once, over a new connection.
                 Ok(Err(_)) => {}
-                // The host is asked whether it lives, as the silence may be the network's.
-                Err(_) => return Sight::Hung,
+                // Silence may be the host's or the network's, not the server's.
+                Err(verdict) => return sight_of(verdict),
             }
         }
         match self.connect(limit / 2).await {
             Ok(conn) => self.first_look(conn, limit / 2).await,
             Err(error) => sight_of(error),
         }
+    }
+
+    /// Asks over the lasting connection. When most of the limit has passed, a bare TCP connection
+    /// is tried beside it, which tells a hung server from an unreachable one.
+    async fn ask(
+        &self,
+        session: &mut Session,
+        limit: Duration,
+    ) -> Result<Result<Sight, mysql_async::Error>, ConnectError> {
+        let reading = session.read();
+        tokio::pin!(reading);
+        if let Ok(read) = tokio::time::timeout(limit / 4 * 3, &mut reading).await {
+            return Ok(read);
+        }
+        let rest = limit / 4;
+        let knocking = connect::knock(&self.address, &self.ips, rest / 10 * 9);
+        let (read, verdict) = tokio::join!(tokio::time::timeout(rest, reading), knocking);
+        read.map_err(|_| verdict)
     }
 
     async fn connect(&mut self, limit: Duration) -> Result<Conn, ConnectError> {

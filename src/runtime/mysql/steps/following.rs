@@ -23,6 +23,12 @@ pub(super) async fn bring_about(
             "{count} named channels, and none is the managed one"
         )));
     }
+    if status.semi_sync.source {
+        // Its applier would wait for acknowledgements that nobody gives.
+        for statement in session.dialect.commits_wait(0) {
+            session.run(&statement).await?;
+        }
+    }
     match status.channel() {
         Some(channel) if follows(channel, address) => resume(session, channel).await?,
         Some(channel) => repoint(session, channel, address).await?,

@@ -1,13 +1,25 @@
 //! A server takes no writes from anybody.
 
+use super::semi_sync;
 use super::session::{PAUSE, Session, StepError, position};
 use crate::decision::plan::Facts;
 use crate::decision::report::{Status, Writable};
+use crate::decision::topology::Flavor;
 use mysql_async::Row;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Between two rounds of ending sessions while the server is being closed.
-const ROUND: Duration = Duration::from_millis(30);
+const ROUND: Duration = Duration::from_millis(20);
+
+/// After so many rounds, privileged sessions that keep coming back fail the attempt.
+const PRIVILEGED_ROUNDS: usize = 40;
+
+/// There is no such session any more.
+const GONE: u16 = 1094;
+
+/// The account may not end sessions of that one.
+const KILL_DENIED: u16 = 1095;
 
 pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepError> {
     let status = ensure(session).await?;
@@ -27,9 +39,13 @@ pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
             session.run(events).await?;
         }
         let mut other = session.another().await?;
-        let ended = close_while_ending_sessions(session, &mut other).await;
+        // MariaDB's commits end when their session is killed, but its client is not cut off.
+        let stuck = before.semi_sync.source && before.flavor == Flavor::MySql;
+        let closed = close(session, &mut other, stuck).await;
         other.close().await;
-        ended?;
+        closed?;
+        // Best effort: without the privilege the server's own settings decide at a restart.
+        session.try_run(session.dialect.close(true)).await?;
     }
     if let Some(question) = session.dialect.privileged_users() {
         end_privileged_sessions(session, question).await?;
@@ -43,30 +59,65 @@ pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
     }
 }
 
-async fn close_while_ending_sessions(
-    session: &mut Session,
-    other: &mut Session,
-) -> Result<(), StepError> {
-    let own = [session.id(), other.id()];
-    end_sessions(other, &own, |_| true).await?;
-    let closing = close(session);
-    tokio::pin!(closing);
-    loop {
-        tokio::select! {
-            biased;
-            closed = &mut closing => return closed,
-            () = tokio::time::sleep(ROUND) => end_sessions(other, &own, |_| true).await?,
-        }
-    }
+/// What one round of ending sessions found.
+#[derive(Default)]
+struct Round {
+    /// Client sessions that were not ended before this round.
+    living: usize,
+    /// Those that were, and are still there.
+    dying: usize,
+    /// Users whose sessions may not be ended.
+    denied: BTreeSet<String>,
 }
 
-async fn close(session: &mut Session) -> Result<(), StepError> {
-    let lasting = session.dialect.close(true);
-    match session.try_run(lasting).await? {
-        None => Ok(()),
-        // Without the privilege to persist, or with persistence off, at least now.
-        Some(_) => session.run(session.dialect.close(false)).await,
+/// Sets the server read-only while another connection ends what stands in the way.
+///
+/// MySQL 9.7 cuts the connection of a killed session at once, so that its client learns nothing,
+/// but its commit goes on waiting for the acknowledgement. Once nobody is left to be told, the
+/// waiting is switched off for a moment: while the setting is pending no commit can begin, so
+/// that none is acknowledged meanwhile. (A transaction that was prepared by `XA PREPARE` is the
+/// exception: a new session may commit it until the setting has got its first lock.)
+async fn close(
+    session: &mut Session,
+    other: &mut Session,
+    commits_wait: bool,
+) -> Result<(), StepError> {
+    let own = [session.id(), other.id()];
+    let everybody = |_: &str| true;
+    end_sessions(other, &own, everybody).await?;
+    let statement = session.dialect.close(false);
+    let mut quiet_rounds = 0;
+    let mut released = false;
+    let closing = session.run(statement);
+    tokio::pin!(closing);
+    let closed = loop {
+        if let Ok(closed) = tokio::time::timeout(ROUND, &mut closing).await {
+            break closed;
+        }
+        let round = end_sessions(other, &own, everybody).await?;
+        quiet_rounds = if round.living == 0 { quiet_rounds + 1 } else { 0 };
+        // The first of two quiet rounds may have come before the setting asked for its lock.
+        if commits_wait && !released && quiet_rounds >= 2 {
+            semi_sync::let_go(other).await?;
+            released = true;
+        }
+        if other.left() < ROUND * 3 {
+            break Err(StepError::Retry(obstacle(&round)));
+        }
+    };
+    if released && closed.is_ok() {
+        semi_sync::hold_again(other).await?;
     }
+    closed
+}
+
+fn obstacle(round: &Round) -> String {
+    if round.denied.is_empty() {
+        return "the setting waits for statements that do not end".to_owned();
+    }
+    let users: Vec<&str> = round.denied.iter().map(String::as_str).collect();
+    let users = users.join(", ");
+    format!("the setting waits for sessions that may not be ended, error {KILL_DENIED}: {users}")
 }
 
 /// Ends client sessions; replication, system and Regent's own ones stay.
@@ -74,8 +125,9 @@ async fn end_sessions(
     session: &mut Session,
     own: &[u64],
     chosen: impl Fn(&str) -> bool,
-) -> Result<(), StepError> {
+) -> Result<Round, StepError> {
     let rows: Vec<Row> = session.ask("SHOW PROCESSLIST").await?;
+    let mut round = Round::default();
     for row in rows {
         let id: u64 = row.get(0).unwrap_or_default();
         let user: String = row.get(1).unwrap_or_default();
@@ -83,15 +135,23 @@ async fn end_sessions(
         if own.contains(&id) || !is_client(session, &user, &command) || !chosen(&user) {
             continue;
         }
+        if command == "Killed" {
+            round.dying += 1;
+            continue;
+        }
+        round.living += 1;
         match session.try_run(&session.dialect.kill(id)).await? {
-            // Gone already; or its account may not be touched, and is stopped by the setting.
-            None | Some(1094 | 1095) => {}
+            None | Some(GONE) => {}
+            // The setting stops this one too, unless its commit waits; then it is named.
+            Some(KILL_DENIED) => {
+                round.denied.insert(user);
+            }
             Some(code) => {
                 return Err(StepError::Failed(format!("error {code} while ending a session")));
             }
         }
     }
-    Ok(())
+    Ok(round)
 }
 
 fn is_client(session: &Session, user: &str, command: &str) -> bool {
@@ -105,16 +165,30 @@ fn is_client(session: &Session, user: &str, command: &str) -> bool {
         && user != credentials.replication.user
 }
 
-/// Where nothing stronger than `read_only` exists, sessions that it does not stop are ended.
+/// Where nothing stronger than `read_only` exists, sessions that it does not stop are ended, until
+/// a look finds none.
+///
+/// They may come back later and write: the product offers nothing against that. Scheduled events,
+/// which also write past the setting, are stopped before it and stay stopped: a server that is
+/// opened again does not know whether somebody wants them.
 async fn end_privileged_sessions(session: &mut Session, question: &str) -> Result<(), StepError> {
     let grantees: Vec<String> = session.ask(question).await?;
     let users: Vec<String> = grantees.iter().map(|grantee| user_of(grantee)).collect();
     let own = [session.id()];
-    for _ in 0..3 {
-        end_sessions(session, &own, |user| users.iter().any(|one| one == user)).await?;
+    for _ in 0..PRIVILEGED_ROUNDS {
+        let chosen = |user: &str| users.iter().any(|one| one == user);
+        let round = end_sessions(session, &own, chosen).await?;
+        if let Some(user) = round.denied.first() {
+            return Err(StepError::Failed(format!(
+                "may not end sessions of {user}, which write past read_only, error {KILL_DENIED}"
+            )));
+        }
+        if round.living + round.dying == 0 {
+            return Ok(());
+        }
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(())
+    Err(StepError::Retry("sessions that write past read_only keep coming back".to_owned()))
 }
 
 /// The user in `'user'@'host'`.

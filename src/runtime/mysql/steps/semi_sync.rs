@@ -1,11 +1,13 @@
 //! Semi-synchronous replication, on the sending and on the receiving side.
 
+use super::applier::drain;
 use super::receiver::until;
-use super::session::{Session, StepError, position};
+use super::session::{PAUSE, Session, StepError, position};
 use crate::decision::plan::Facts;
 use crate::decision::report::Receiver;
 use crate::decision::topology::Flavor;
 use crate::runtime::mysql::dialect::Threads;
+use std::time::Duration;
 
 /// The plugin is loaded already: another watcher or a person was faster.
 const PLUGIN_EXISTS: u16 = 1125;
@@ -13,18 +15,25 @@ const PLUGIN_EXISTS: u16 = 1125;
 /// The server takes no writes.
 const CLOSED: u16 = 1290;
 
+/// How long a receiver's new connection may take to come to terms with its source.
+const TERMS: Duration = Duration::from_millis(700);
+
 /// Commits wait for `acks` acknowledgements, or not at all.
+///
+/// The plugin is loaded even for none: a replica counts only when its receiver connected to a
+/// source that had the plugin already. On a server that still has something to apply, that is
+/// applied first, as its applier would wait as well.
 pub(super) async fn commits_wait(session: &mut Session, acks: u32) -> Result<Facts, StepError> {
     if session.dialect.flavor == Flavor::MariaDb && acks > 1 {
         return Err(StepError::Failed(format!(
             "MariaDB waits for one acknowledgement at the most, not {acks}"
         )));
     }
-    if acks == 0 && session.dialect.semi_sync_source.is_none() {
-        return Ok(position(&session.status().await?));
-    }
     if let Some((install, _)) = session.dialect.install_source() {
         load(session, install).await?;
+    }
+    if acks > 0 && !session.status().await?.channels.is_empty() {
+        drain(session).await?;
     }
     for statement in session.dialect.commits_wait(acks) {
         session.run(&statement).await?;
@@ -43,7 +52,7 @@ pub(super) async fn commits_wait(session: &mut Session, acks: u32) -> Result<Fac
     Ok(position(&status))
 }
 
-/// The server acknowledges what it receives, or not.
+/// The server acknowledges what it receives, or not; a connected receiver does so at once.
 pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Facts, StepError> {
     if let Some((install, _)) = session.dialect.install_replica() {
         if !on {
@@ -79,7 +88,46 @@ pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Fact
         back && status.semi_sync.replica == on
     })
     .await?;
+    if before.channels.iter().any(|channel| running(&channel.name)) {
+        in_effect(session, on).await?;
+    }
     Ok(position(&after))
+}
+
+/// Waits until the receiver's present connection acknowledges, or no longer does.
+async fn in_effect(session: &mut Session, on: bool) -> Result<(), StepError> {
+    let least = session.left().saturating_sub(TERMS);
+    while is_on(session, &session.dialect.acknowledging()).await? != on {
+        if session.left() <= least {
+            let reason = if on { "set, but its source asks for none" } else { "not yet off" };
+            return Err(StepError::Retry(format!("acknowledgements: {reason}")));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// Lets all commits that wait now end without an acknowledgement, and later ones as well.
+///
+/// On MySQL that is quick once no replica is connected; otherwise, and while one is leaving, it
+/// takes up to a second, until the thread that reads acknowledgements looks up.
+pub(super) async fn let_go(session: &mut Session) -> Result<(), StepError> {
+    if let Some(statement) = session.dialect.waits_without_clients(false) {
+        session.run(&statement).await?;
+        if !is_on(session, &session.dialect.waiting()).await? {
+            return Ok(());
+        }
+    }
+    session.run(&session.dialect.source_waits(false)).await
+}
+
+/// Undoes [`let_go`].
+pub(super) async fn hold_again(session: &mut Session) -> Result<(), StepError> {
+    session.run(&session.dialect.source_waits(true)).await?;
+    match session.dialect.waits_without_clients(true) {
+        Some(statement) => session.run(&statement).await,
+        None => Ok(()),
+    }
 }
 
 /// Loads a plugin, which writes a system table.

@@ -25,10 +25,9 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
         session.run(&forget).await?;
     }
     if before.writable != Writable::Open {
-        if let Some(lasting) = session.dialect.close_on_restart() {
-            // Best effort: without the privilege the server's own settings decide at a restart.
-            session.try_run(lasting).await?;
-        }
+        // A restart must come back read-only. The server is closed already, so this only
+        // persists that; best effort, as the account may lack the privilege.
+        session.try_run(session.dialect.close(true)).await?;
         let open = session.dialect.open();
         session.run(open).await?;
     }

@@ -1,0 +1,167 @@
+//! What was measured, as tables for people and documents, or as JSON.
+
+use crate::failover::{Event, Run};
+use crate::figures::Samples;
+use crate::idle::Usage;
+use anyhow::Result;
+use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use serde_json::{Value, json};
+use std::io::Write;
+
+/// A line for whoever waits.
+pub fn progress(line: &str) {
+    // Nobody reads it when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Prints all runs; true when nothing was lost and every end state was right.
+pub fn failovers(runs: &[Run], as_json: bool) -> Result<bool> {
+    let good = runs.iter().all(Run::is_good);
+    let mut out = std::io::stdout();
+    if as_json {
+        let groups: Vec<Value> = groups(runs).iter().map(|group| group.json()).collect();
+        writeln!(out, "{}", json!({ "good": good, "summary": groups, "runs": runs }))?;
+        return Ok(good);
+    }
+    let mut outages = table(&[
+        "flavour",
+        "event",
+        "runs",
+        "median ms",
+        "p99 ms",
+        "worst ms",
+        "no event, median ms",
+        "no event, worst ms",
+        "client errors",
+        "rows acknowledged",
+        "rows lost",
+        "one writer, rest follow",
+    ]);
+    let mut parts = table(&[
+        "flavour",
+        "event",
+        "decided ms",
+        "new route ms",
+        "writes again ms",
+        "worst of each ms",
+    ]);
+    for group in groups(runs) {
+        outages.add_row(group.outage_row());
+        parts.add_row(group.parts_row());
+    }
+    writeln!(out, "{outages}\n\nMedian times since the event:\n\n{parts}")?;
+    Ok(good)
+}
+
+/// Prints what processes used.
+pub fn idle(usages: &[Usage], as_json: bool) -> Result<bool> {
+    let mut out = std::io::stdout();
+    if as_json {
+        writeln!(out, "{}", json!({ "processes": usages }))?;
+        return Ok(true);
+    }
+    let mut table = table(&["flavour", "process", "CPU, % of a core", "memory MB", "peak MB"]);
+    for usage in usages {
+        table.add_row(vec![
+            usage.flavor.clone(),
+            usage.process.clone(),
+            format!("{:.2}", usage.cpu_percent),
+            format!("{:.1}", usage.memory_mb),
+            format!("{:.1}", usage.peak_mb),
+        ]);
+    }
+    writeln!(out, "{table}")?;
+    Ok(true)
+}
+
+fn table(titles: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header(titles.to_vec());
+    table
+}
+
+/// All runs of one flavour and event.
+struct Group<'a> {
+    flavor: &'a str,
+    event: Event,
+    runs: Vec<&'a Run>,
+}
+
+fn groups(runs: &[Run]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for run in runs {
+        let same = |group: &&mut Group<'_>| group.flavor == run.flavor && group.event == run.event;
+        match groups.iter_mut().find(same) {
+            Some(group) => group.runs.push(run),
+            None => groups.push(Group { flavor: &run.flavor, event: run.event, runs: vec![run] }),
+        }
+    }
+    groups
+}
+
+impl Group<'_> {
+    fn samples(&self, of: impl Fn(&Run) -> Option<f64>) -> Samples {
+        Samples::new(self.runs.iter().filter_map(|run| of(run)))
+    }
+
+    fn sum(&self, of: impl Fn(&Run) -> u64) -> u64 {
+        self.runs.iter().map(|run| of(run)).sum()
+    }
+
+    fn is_right(&self) -> bool {
+        self.runs.iter().all(|run| run.problems.is_empty())
+    }
+
+    fn outage_row(&self) -> Vec<String> {
+        let outages = self.samples(|run| Some(run.outage_ms));
+        let calm = self.samples(|run| Some(run.baseline_ms));
+        vec![
+            self.flavor.to_owned(),
+            self.event.to_string(),
+            self.runs.len().to_string(),
+            shown(outages.median()),
+            shown(outages.quantile(0.99)),
+            shown(outages.worst()),
+            shown(calm.median()),
+            shown(calm.worst()),
+            self.sum(Run::client_errors).to_string(),
+            self.sum(|run| run.acknowledged).to_string(),
+            self.sum(|run| run.lost).to_string(),
+            if self.is_right() { "yes" } else { "NO" }.to_owned(),
+        ]
+    }
+
+    fn parts_row(&self) -> Vec<String> {
+        let decided = self.samples(|run| run.detected_ms);
+        let opened = self.samples(|run| run.opened_ms);
+        let outages = self.samples(|run| Some(run.outage_ms));
+        let worst = [decided.worst(), opened.worst(), outages.worst()].map(shown).join(" / ");
+        vec![
+            self.flavor.to_owned(),
+            self.event.to_string(),
+            shown(decided.median()),
+            shown(opened.median()),
+            shown(outages.median()),
+            worst,
+        ]
+    }
+
+    fn json(&self) -> Value {
+        let outages = self.samples(|run| Some(run.outage_ms));
+        let calm = self.samples(|run| Some(run.baseline_ms));
+        json!({
+            "flavor": self.flavor, "event": self.event, "runs": self.runs.len(),
+            "outage_ms": { "median": outages.median(), "p99": outages.quantile(0.99),
+                           "worst": outages.worst() },
+            "baseline_ms": { "median": calm.median(), "worst": calm.worst() },
+            "client_errors": self.sum(Run::client_errors),
+            "rows_acknowledged": self.sum(|run| run.acknowledged),
+            "rows_lost": self.sum(|run| run.lost),
+            "one_writer_rest_follow": self.is_right(),
+        })
+    }
+}
+
+fn shown(millis: Option<f64>) -> String {
+    millis.map_or("-".to_owned(), |millis| format!("{millis:.0}"))
+}

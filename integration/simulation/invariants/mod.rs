@@ -1,0 +1,136 @@
+//! The promises, checked after each event: one file per promise.
+
+mod agreement;
+mod healing;
+mod journal;
+mod lossless;
+mod one_writer;
+
+use crate::proxies::Write;
+use crate::servers::Held;
+use crate::setting;
+use crate::world::World;
+use regent::decision::cluster::Writer;
+use regent::decision::topology::Epoch;
+use std::collections::BTreeMap;
+
+/// What has to be remembered to tell whether promises are kept.
+#[derive(Debug)]
+pub struct Invariants {
+    /// The first broken promise.
+    pub broken: Option<String>,
+    /// The primary of the newest epoch.
+    pub primary: Option<usize>,
+    pub newest: Epoch,
+    pub well_since: Option<u64>,
+    pub written: u64,
+    pub acknowledged: u64,
+    pub last_acknowledged: u64,
+    agreement: agreement::Agreement,
+    journal: journal::Journals,
+    one_writer: one_writer::OneWriter,
+    lossless: lossless::Lossless,
+}
+
+impl Invariants {
+    pub fn new(servers: usize) -> Invariants {
+        Invariants {
+            broken: None,
+            primary: None,
+            newest: Epoch::default(),
+            well_since: None,
+            written: 0,
+            acknowledged: 0,
+            last_acknowledged: 0,
+            agreement: agreement::Agreement::default(),
+            journal: journal::Journals::default(),
+            one_writer: one_writer::OneWriter::default(),
+            lossless: lossless::Lossless { acknowledged: Held(vec![0; servers]) },
+        }
+    }
+
+    /// A watcher starts again from its disk, which may be behind what it had applied.
+    pub fn forget_watcher(&mut self, watcher: usize) {
+        self.agreement.forget(watcher);
+        self.journal.forget(watcher);
+        self.one_writer.forget(watcher);
+    }
+}
+
+impl World {
+    /// After each input a watcher took.
+    pub fn watcher_moved(&mut self, number: usize) {
+        let Some(watcher) = &self.watchers[number].watcher else {
+            return;
+        };
+        let applied = watcher.applied();
+        if !self.invariants.agreement.is_news(number, applied) {
+            return;
+        }
+        let state = watcher.state();
+        let checks = &mut self.invariants;
+        let mut found = checks.agreement.check(number, applied, state).err();
+        let Some(of_cluster) = state.clusters.get(&setting::cluster()) else {
+            return;
+        };
+        found = found.or(checks.one_writer.state(number, of_cluster).err());
+        found = found.or(checks.journal.check(number, of_cluster).err());
+        if of_cluster.epoch >= checks.newest {
+            checks.newest = of_cluster.epoch;
+            if let Writer::Open { primary } = &of_cluster.writer {
+                checks.primary = Some(setting::server_number(primary));
+            }
+        }
+        if let Some(text) = found {
+            self.broken(format!("w{}: {text}", number + 1));
+        }
+    }
+
+    /// A leader's step sends a changing statement.
+    pub fn statement(&mut self, term: u64, watcher: usize) {
+        if let Err(text) = self.invariants.journal.statement(term) {
+            self.broken(format!("w{}: {text}", watcher + 1));
+        }
+    }
+
+    /// A step made a server writable.
+    pub fn server_opened(&mut self, server: usize, epoch: Epoch) {
+        let newest = self.invariants.newest;
+        self.say(|| format!("db{} is open under epoch {epoch}", server + 1));
+        if epoch < newest {
+            self.broken(format!("db{} opened under epoch {epoch}, after {newest} began", server + 1));
+        }
+        self.check_nothing_lost(server);
+        self.check_former_fenced(server, epoch);
+    }
+
+    /// A client is told that its write is committed.
+    pub fn client_told(&mut self, write: &Write, seq: u64, committed_at: u64) {
+        let checks = &mut self.invariants;
+        checks.acknowledged += 1;
+        checks.last_acknowledged = self.now;
+        checks.lossless.acknowledged.raise(write.server, seq);
+        let told = checks.one_writer.told(write.epoch, write.server, committed_at);
+        if let Err(text) = told {
+            self.broken(text);
+        }
+        if let Some(primary) = self.invariants.primary.filter(|_| write.epoch < self.invariants.newest) {
+            self.check_nothing_lost(primary);
+        }
+    }
+
+    /// The run ends well.
+    pub fn finish(&mut self, since: u64) {
+        self.over = true;
+        let healed_after = since.saturating_sub(crate::world::CALM) / crate::world::MILLI;
+        self.tally.count("run", "healed");
+        self.tally.add("run", "healing ms", healed_after);
+        self.compare_all();
+        if let Some(primary) = self.invariants.primary {
+            self.check_nothing_lost(primary);
+        }
+    }
+}
+
+/// Facts of one epoch.
+type ByEpoch<T> = BTreeMap<Epoch, T>;

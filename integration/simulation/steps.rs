@@ -1,0 +1,308 @@
+//! What a step does on a model server, statement by statement, as `runtime/mysql/steps` does it.
+
+use crate::network::Node;
+use crate::servers::Following;
+use crate::setting::{self, Flaw};
+use crate::world::{Event, MILLI, World};
+use regent::decision::plan::{Outcome, Step};
+use regent::decision::report::Writable;
+use regent::watcher::{Input, StepOrder};
+
+/// An attempt under way.
+#[derive(Debug)]
+pub struct Task {
+    watcher: usize,
+    life: u32,
+    term: u64,
+    order: StepOrder,
+    server: usize,
+    server_life: u32,
+    deadline: u64,
+    /// Statements sent so far.
+    turn: u32,
+    /// Its answer will not arrive.
+    answer_lost: bool,
+}
+
+impl World {
+    pub fn begin_step(&mut self, watcher: usize, life: u32, term: u64, order: StepOrder) {
+        if self.watchers[watcher].life != life {
+            return;
+        }
+        let server = setting::server_number(order.step.server());
+        let deadline = self.when_passed(watcher, order.step.limit());
+        let (fails, lost) = match self.troubled() {
+            true => (self.random.permille(30), self.random.permille(30)),
+            false => (false, false),
+        };
+        let server_life = self.servers[server].life;
+        let task = Task {
+            watcher,
+            life,
+            term,
+            order,
+            server,
+            server_life,
+            deadline,
+            turn: 0,
+            answer_lost: lost,
+        };
+        if fails {
+            self.tally.count("fault", "step fails");
+            return self.end_step(task, Outcome::Retry("injected".to_owned()));
+        }
+        if !self.servers[server].up && self.connected(&task) {
+            return self.end_step(task, Outcome::Retry("connection refused".to_owned()));
+        }
+        let id = self.id();
+        self.tasks.insert(id, task);
+        self.go_on(id);
+    }
+
+    /// The next statement of an attempt.
+    pub fn go_on(&mut self, id: u64) {
+        let Some(mut task) = self.tasks.remove(&id) else {
+            return;
+        };
+        if self.watchers[task.watcher].life != task.life {
+            return;
+        }
+        if self.now >= task.deadline {
+            return self.end_step(task, Outcome::Retry("not there in time".to_owned()));
+        }
+        if self.connected(&task) {
+            if self.servers[task.server].life != task.server_life {
+                return self.end_step(task, Outcome::Retry("connection lost".to_owned()));
+            }
+            if self.servers[task.server].answers(self.now) {
+                let outcome = self.turn(&mut task);
+                task.turn += 1;
+                if let Some(outcome) = outcome {
+                    return self.end_step(task, outcome);
+                }
+            }
+        }
+        let wait = self.random.range(5 * MILLI, 25 * MILLI).min(task.deadline - self.now);
+        self.tasks.insert(id, task);
+        self.after(wait.max(1), Event::StepGoesOn { task: id });
+    }
+
+    fn connected(&self, task: &Task) -> bool {
+        self.network.connects(Node::Watcher(task.watcher), Node::Server(task.server))
+    }
+
+    fn end_step(&mut self, task: Task, outcome: Outcome) {
+        let Task { watcher, life, order, server, .. } = task;
+        let outcome = if task.answer_lost && matches!(outcome, Outcome::Done(_)) {
+            self.tally.count("fault", "answer lost");
+            Outcome::Retry("answer lost".to_owned())
+        } else {
+            outcome
+        };
+        let outcome = crate::flaws::bend(self.setting.flaw, &order.step, outcome);
+        let word = match &outcome {
+            Outcome::Done(_) => "step done",
+            Outcome::Retry(_) => "step to retry",
+            Outcome::Failed(_) => "step failed",
+        };
+        self.tally.count(word, order.step.kind());
+        self.say(|| {
+            let text = match &outcome {
+                Outcome::Done(facts) => match &facts.received {
+                    Some(received) => format!("holds {received:?}"),
+                    None => String::new(),
+                },
+                Outcome::Retry(text) | Outcome::Failed(text) => text.clone(),
+            };
+            format!("{word} on db{}: {}: {text}", server + 1, order.step)
+        });
+        let way = self.network.delay(&mut self.random, Node::Server(server), Node::Watcher(watcher));
+        let input = Input::StepDone { order: order.id, outcome };
+        self.after(way, Event::Input { watcher, life, input });
+    }
+
+    /// One round trip; an outcome when the attempt is over.
+    fn turn(&mut self, task: &mut Task) -> Option<Outcome> {
+        let step = task.order.step.clone();
+        match step {
+            Step::ReadOnly { .. } => match self.close_server(task) {
+                Ok(()) => Some(self.done(task)),
+                Err(outcome) => Some(outcome),
+            },
+            Step::ReceiverStopped { .. } => {
+                if self.servers[task.server].following.as_ref().is_some_and(|one| one.receiver) {
+                    if let Err(outcome) = self.permitted(task) {
+                        return Some(outcome);
+                    }
+                    if let Some(one) = &mut self.servers[task.server].following {
+                        one.stop_receiver();
+                    }
+                }
+                Some(self.done(task))
+            }
+            Step::CaughtUp { to, .. } => {
+                let executed = self.servers[task.server].executed.gtids();
+                if executed.contains(&to) {
+                    return Some(self.done(task));
+                }
+                let server = &self.servers[task.server];
+                let idle = server.following.as_ref().is_none_or(|one| !one.receiver);
+                if idle && !server.received().gtids().contains(&to) {
+                    let text = "it never received all it must hold".to_owned();
+                    return Some(Outcome::Failed(text));
+                }
+                self.start_applier(task).err()
+            }
+            Step::CommitsWait { acks, .. } => Some(self.commits_wait(task, acks)),
+            Step::Acknowledges { on, .. } => self.acknowledges(task, on),
+            Step::Writable { .. } => self.writable(task),
+            Step::Following { source, .. } => {
+                self.follow(task, setting::server_number(&source))
+            }
+        }
+    }
+
+    fn done(&self, task: &Task) -> Outcome {
+        Outcome::Done(self.servers[task.server].facts())
+    }
+
+    /// Asked before each changing statement.
+    fn permitted(&mut self, task: &Task) -> Result<(), Outcome> {
+        if self.reading(task.watcher) > task.order.permit {
+            return Err(Outcome::Retry("permit ran out".to_owned()));
+        }
+        self.statement(task.term, task.watcher);
+        Ok(())
+    }
+
+    fn close_server(&mut self, task: &Task) -> Result<(), Outcome> {
+        let server = &self.servers[task.server];
+        if server.writable != Writable::Closed && self.setting.flaw != Flaw::FenceLies {
+            self.permitted(task)?;
+            let server = &mut self.servers[task.server];
+            server.end_sessions();
+            server.writable = Writable::Closed;
+            server.closed_at_restart = true;
+            self.sessions_end(task.server);
+        }
+        Ok(())
+    }
+
+    fn start_applier(&mut self, task: &Task) -> Result<(), Outcome> {
+        let Some(one) = &self.servers[task.server].following else {
+            return Ok(());
+        };
+        if let Some(code) = one.error {
+            return Err(Outcome::Failed(format!("its applier stopped, error {code}")));
+        }
+        if !one.applier {
+            self.permitted(task)?;
+            if let Some(one) = &mut self.servers[task.server].following {
+                one.applier = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn commits_wait(&mut self, task: &Task, acks: u32) -> Outcome {
+        if let Err(outcome) = self.permitted(task) {
+            return outcome;
+        }
+        let server = &mut self.servers[task.server];
+        server.source_on = acks > 0;
+        server.acks = acks.max(1);
+        self.complete_commits(task.server);
+        self.done(task)
+    }
+
+    fn acknowledges(&mut self, task: &mut Task, on: bool) -> Option<Outcome> {
+        let server = &self.servers[task.server];
+        let following = server.following.as_ref();
+        let effective = following.is_none_or(|one| !one.connected || one.semi == on);
+        if task.turn == 0 && (server.replica_on != on || !effective) {
+            if let Err(outcome) = self.permitted(task) {
+                return Some(outcome);
+            }
+            let now = self.now;
+            let server = &mut self.servers[task.server];
+            server.replica_on = on;
+            if let Some(one) = server.following.as_mut().filter(|one| one.receiver) {
+                one.connected = false;
+                one.retry_at = now;
+            }
+        }
+        let server = &self.servers[task.server];
+        let back = server.following.as_ref().is_none_or(|one| !one.receiver || one.connected);
+        (back || task.turn > 40).then(|| self.done(task))
+    }
+
+    fn writable(&mut self, task: &mut Task) -> Option<Outcome> {
+        let server = &self.servers[task.server];
+        if server.writable == Writable::Open && server.following.is_none() {
+            return Some(self.done(task));
+        }
+        if let Err(outcome) = self.permitted(task) {
+            return Some(outcome);
+        }
+        if let Some(one) = &mut self.servers[task.server].following {
+            one.stop_receiver();
+        }
+        let server = &self.servers[task.server];
+        if !server.executed.contains(&server.received()) {
+            return self.start_applier(task).err();
+        }
+        // The statements that end following and those that open are apart.
+        if task.turn < 2 {
+            return None;
+        }
+        let server = &mut self.servers[task.server];
+        server.following = None;
+        server.relay.clear();
+        server.closed_at_restart = true;
+        server.writable = Writable::Open;
+        self.server_opened(task.server, task.order.epoch);
+        Some(self.done(task))
+    }
+
+    fn follow(&mut self, task: &mut Task, source: usize) -> Option<Outcome> {
+        if let Err(outcome) = self.close_server(task) {
+            return Some(outcome);
+        }
+        let now = self.now;
+        let server = &self.servers[task.server];
+        let same = server.following.as_ref().is_some_and(|one| one.source == source);
+        if same {
+            let one = server.following.as_ref()?;
+            if one.connected && one.applier {
+                return Some(self.done(task));
+            }
+            if let Some(code) = one.error {
+                return Some(Outcome::Failed(format!("its applier stopped, error {code}")));
+            }
+            if !one.receiver || !one.applier {
+                if let Err(outcome) = self.permitted(task) {
+                    return Some(outcome);
+                }
+                if let Some(one) = &mut self.servers[task.server].following {
+                    one.start(now);
+                }
+            }
+            let patience = task.turn > 150;
+            return patience.then(|| Outcome::Retry("not connected to its source".to_owned()));
+        }
+        if let Err(outcome) = self.permitted(task) {
+            return Some(outcome);
+        }
+        if let Some(one) = &mut self.servers[task.server].following {
+            one.stop_receiver();
+        }
+        let server = &self.servers[task.server];
+        if !server.executed.contains(&server.received()) {
+            return self.start_applier(task).err();
+        }
+        let server = &mut self.servers[task.server];
+        server.relay.clear();
+        server.following = Some(Following::begin(source));
+        None
+    }
+}
