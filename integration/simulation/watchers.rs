@@ -6,7 +6,7 @@ use crate::world::{Event, LocalClock, MILLI, World};
 use regent::decision::report::{Sight, Trouble};
 use regent::decision::topology::{DataCenter, ProxyName, WatcherName};
 use regent::watcher::{
-    Input, Output, PeerMessage, Record, Setup, StepOrder, Stored, Watcher,
+    CanaryResult, Input, Output, PeerMessage, Record, Setup, StepOrder, Stored, Watcher,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -51,9 +51,8 @@ impl World {
     pub fn start_watcher(&mut self, number: usize) {
         let clock = LocalClock::draw(&mut self.random, self.now);
         let now = self.read(&clock);
-        let place = |number: usize| {
-            DataCenter::from(setting::PLACES[self.setting.watchers[number]])
-        };
+        let place =
+            |number: usize| DataCenter::from(setting::PLACES[self.setting.watchers[number]]);
         let all = self.watchers.iter().enumerate().map(|(n, host)| (host.name.clone(), place(n)));
         let alone = self.setting.flaw == Flaw::NoQuorum;
         let host = &self.watchers[number];
@@ -151,6 +150,11 @@ impl World {
             Output::Probe { server } => {
                 let server = setting::server_number(&server.server);
                 self.probe(number, life, server);
+            }
+            // Model storage never stalls, and the row leaves nothing that others could lack.
+            Output::Canary { server, .. } => {
+                let input = Input::CanaryDone { server, result: CanaryResult::Written };
+                self.at(self.now + 2_000, Event::Input { watcher: number, life, input });
             }
             Output::Perform(order) => self.send_step(number, life, order),
             Output::Reply { response, .. } => {
@@ -260,10 +264,8 @@ impl World {
 
     fn send_step(&mut self, number: usize, life: u32, order: StepOrder) {
         let server = setting::server_number(order.step.server());
-        let term = self.watchers[number]
-            .watcher
-            .as_ref()
-            .map_or(0, |watcher| watcher.consensus().term());
+        let term =
+            self.watchers[number].watcher.as_ref().map_or(0, |watcher| watcher.consensus().term());
         self.tally.count("step ordered", order.step.kind());
         self.say(|| {
             let id = &order.id;

@@ -78,7 +78,14 @@ pub(super) fn situation(yaml: &str, sketch: &Sketch) -> Result<Situation, Sketch
         ..ClusterState::default()
     };
     let spec = Arc::new(spec);
-    Ok(Situation { spec, state, timing: Timing::default(), watchers: frame.watchers, views })
+    Ok(Situation {
+        spec,
+        state,
+        timing: Timing::default(),
+        watchers: frame.watchers,
+        views,
+        canary_stalled: sketch.canary_stalled.as_ref().map(|span| span.0),
+    })
 }
 
 fn flavor(sketch: &Sketch) -> Flavor {

@@ -28,6 +28,7 @@ pub(super) struct Sketch {
     pub protection: Option<ProtectionForm>,
     pub servers: Vec<ServerForm>,
     pub lasting: Option<Span>,
+    pub canary_stalled: Option<Span>,
     #[serde(default)]
     pub past: Vec<PastForm>,
     pub without: Option<String>,

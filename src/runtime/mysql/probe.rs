@@ -106,7 +106,7 @@ impl Prober {
     /// Asks over the lasting connection. When most of the limit has passed, a bare TCP connection
     /// is tried beside it, which tells a hung server from an unreachable one.
     async fn ask(
-        &self,
+        &mut self,
         session: &mut Session,
         limit: Duration,
     ) -> Result<Result<Sight, mysql_async::Error>, ConnectError> {
