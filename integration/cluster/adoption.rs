@@ -31,7 +31,10 @@ async fn an_unclear_cluster_is_not_adopted(stage: &mut Stage) -> Outcome {
     stage.locally("db3", &follow_nobody).await?;
     stage.cluster.start_regent()?;
     not_adopted(stage, "db3 does not follow db1").await?;
-    stage.peek("db1").execute("INSERT INTO shop.orders (client, sequence) VALUES (9999, 1)").await?;
+    stage
+        .peek("db1")
+        .execute("INSERT INTO shop.orders (client, sequence) VALUES (9999, 1)")
+        .await?;
     stage.peek("db2").wait_for("SELECT COUNT(*) FROM shop.orders", 1).await?;
 
     stage.peek("db2").open_for_writes().await?;

@@ -66,7 +66,8 @@ async fn change_password(stage: &Stage, server: &str, password: &str) -> Outcome
         statements.push("SET GLOBAL super_read_only=1");
     }
     stage.locally(server, &statements).await?;
-    let sessions = "SELECT GROUP_CONCAT(id) FROM information_schema.processlist WHERE user = 'regent'";
+    let sessions =
+        "SELECT GROUP_CONCAT(id) FROM information_schema.processlist WHERE user = 'regent'";
     let ids: Option<Option<String>> = stage.peek(server).query(sessions).await?;
     for id in ids.flatten().unwrap_or_default().split(',').filter(|id| !id.is_empty()) {
         // A session that ended by itself is gone as well.

@@ -39,7 +39,7 @@ async fn a_primary_that_is_back_at_once(stage: &mut Stage) -> Outcome {
         stage.was_never_written_to(&killed).await?;
     }
     if shop.finding("replica_diverged").is_some() {
-        stage.server(&killed).wipe_and_recreate().await?;
+        stage.rebuild(&killed).await?;
         stage.whole().await?;
     }
     stage.judge().await

@@ -61,7 +61,8 @@ async fn damaged(place: &Path) -> Outcome {
         let bytes = std::fs::read(&path)?;
         if bytes.len() > 64 {
             // What was written is not what is read: each eighth byte is another one.
-            let other = bytes.iter().enumerate().map(|(at, it)| if at % 8 == 0 { !it } else { *it });
+            let other =
+                bytes.iter().enumerate().map(|(at, it)| if at % 8 == 0 { !it } else { *it });
             std::fs::write(&path, other.collect::<Vec<u8>>())?;
             damaged += 1;
         }
@@ -105,9 +106,8 @@ fn configuration(place: &Path) -> Outcome<PathBuf> {
     }
     text += "clusters:\n  - name: shop\n    servers:\n";
     for (name, port) in ["db1", "db2", "db3"].iter().zip(&ports[6..]) {
-        text += &format!(
-            "      - {{ name: {name}, address: 127.0.0.1:{port}, data_center: paris }}\n"
-        );
+        text +=
+            &format!("      - {{ name: {name}, address: 127.0.0.1:{port}, data_center: paris }}\n");
     }
     text += "    credentials:\n      monitor: { user: regent, password: m }\n";
     text += "      replication: { user: repl, password: r }\n    durability: lossless\n";

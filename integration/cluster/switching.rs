@@ -51,8 +51,7 @@ async fn a_switchover_that_cannot_be_is_refused(stage: &mut Stage) -> Outcome {
 
     // Without its table the next order stops its applier, with an error that only a person can mend.
     let read_only = if stage.is_mysql() { "super_read_only" } else { "read_only" };
-    let (open, shut) =
-        (format!("SET GLOBAL {read_only}=0"), format!("SET GLOBAL {read_only}=1"));
+    let (open, shut) = (format!("SET GLOBAL {read_only}=0"), format!("SET GLOBAL {read_only}=1"));
     stage.locally("db2", &[&open, "DROP TABLE shop.orders", &shut]).await?;
     stage.until_shop("db2 is broken", |it| it.health("db2") == "replica_broken").await?;
     let said = stage.regent(&["switchover", "shop", "--to", "db2", "--yes"]).await?;
@@ -62,7 +61,7 @@ async fn a_switchover_that_cannot_be_is_refused(stage: &mut Stage) -> Outcome {
     check(after.epoch() == before.epoch() && after.primary() == Some("db1"), || {
         format!("a refused switchover changed the cluster: {:?}", after.view)
     })?;
-    stage.server("db2").wipe_and_recreate().await?;
+    stage.rebuild("db2").await?;
     stage.whole().await?;
     stage.judge().await
 }
