@@ -7,7 +7,7 @@ use super::durability::{self, Wanted};
 use super::gtid::Gtids;
 use super::plan::Step;
 use super::procedure::{ATTEMPTS, Guard, Kind, Need, Planned, Procedure, Stage};
-use super::report::{Receiver, Writable};
+use super::report::{Receiver, Sight, Writable};
 use super::situation::Situation;
 use super::topology::{ServerName, ServerSpec};
 use std::collections::BTreeSet;
@@ -214,6 +214,19 @@ fn promotion(
 fn wanted_with(situation: &Situation, procedure: &Procedure, to: &ServerSpec) -> Wanted {
     let mut after = situation.clone();
     after.state.writer = Writer::Open { primary: to.name.clone() };
+    // Receivers that this procedure stopped, whatever error the loss left behind, will follow again.
+    for name in procedure.stopped() {
+        let views = after.views.get_mut(name).into_iter().flat_map(|views| views.values_mut());
+        let alive = views.filter_map(|view| match &mut view.sight {
+            Sight::Alive(status) => Some(status),
+            _ => None,
+        });
+        let channels = alive.flat_map(|status| status.channels.iter_mut());
+        for channel in channels.filter(|channel| channel.applying) {
+            channel.receiver = Receiver::Connected;
+            channel.error = None;
+        }
+    }
     let mut wanted = durability::wanted(&after, to);
     if !procedure.former_is_read_only() {
         wanted.ackers.remove(&procedure.from);
