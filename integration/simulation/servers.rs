@@ -43,8 +43,7 @@ impl Held {
 
     pub fn gtids(&self) -> Gtids {
         let parts = self.0.iter().enumerate().filter(|(_, seq)| **seq > 0);
-        let text: Vec<_> =
-            parts.map(|(origin, seq)| format!("{}:1-{seq}", uuid(origin))).collect();
+        let text: Vec<_> = parts.map(|(origin, seq)| format!("{}:1-{seq}", uuid(origin))).collect();
         Gtids::parse(Flavor::MySql, &text.join(",")).unwrap()
     }
 }
@@ -154,10 +153,7 @@ impl Server {
     }
 
     pub fn facts(&self) -> Facts {
-        Facts {
-            executed: Some(self.executed.gtids()),
-            received: Some(self.received().gtids()),
-        }
+        Facts { executed: Some(self.executed.gtids()), received: Some(self.received().gtids()) }
     }
 
     /// Writes a transaction to the log; it is committed at once, or waits.
@@ -232,8 +228,7 @@ impl Server {
 
     /// Lets the applier take what it can by now.
     pub fn apply(&mut self, now: u64) {
-        let running =
-            self.following.as_ref().is_some_and(|one| one.applier && one.error.is_none());
+        let running = self.following.as_ref().is_some_and(|one| one.applier && one.error.is_none());
         // A replica that waits for acknowledgements itself applies nothing without any.
         if !running || self.source_on {
             return;

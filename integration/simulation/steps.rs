@@ -116,7 +116,8 @@ impl World {
             };
             format!("{word} on db{}: {}: {text}", server + 1, order.step)
         });
-        let way = self.network.delay(&mut self.random, Node::Server(server), Node::Watcher(watcher));
+        let way =
+            self.network.delay(&mut self.random, Node::Server(server), Node::Watcher(watcher));
         let input = Input::StepDone { order: order.id, outcome };
         self.after(way, Event::Input { watcher, life, input });
     }
@@ -156,9 +157,7 @@ impl World {
             Step::CommitsWait { acks, .. } => Some(self.commits_wait(task, acks)),
             Step::Acknowledges { on, .. } => self.acknowledges(task, on),
             Step::Writable { .. } => self.writable(task),
-            Step::Following { source, .. } => {
-                self.follow(task, setting::server_number(&source))
-            }
+            Step::Following { source, .. } => self.follow(task, setting::server_number(&source)),
         }
     }
 

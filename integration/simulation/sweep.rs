@@ -71,5 +71,9 @@ pub fn sweep(seeds: RangeInclusive<u64>) {
     let table = tally.table();
     let text = format!("{count} seeds, trace {hash:016x}; what they came across:{table}\n");
     let _ = std::io::stderr().write_all(text.as_bytes());
-    assert!(failures.is_empty(), "{} of {count} seeds broke a promise: {failures:?}", failures.len());
+    assert!(
+        failures.is_empty(),
+        "{} of {count} seeds broke a promise: {failures:?}",
+        failures.len()
+    );
 }

@@ -5,9 +5,7 @@ use crate::setting::{self, Flaw};
 use crate::world::{Event, LocalClock, MILLI, World};
 use regent::decision::report::{Sight, Trouble};
 use regent::decision::topology::{DataCenter, ProxyName, WatcherName};
-use regent::watcher::{
-    Input, Output, PeerMessage, Record, Setup, StepOrder, Stored, Watcher,
-};
+use regent::watcher::{Input, Output, PeerMessage, Record, Setup, StepOrder, Stored, Watcher};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -51,9 +49,8 @@ impl World {
     pub fn start_watcher(&mut self, number: usize) {
         let clock = LocalClock::draw(&mut self.random, self.now);
         let now = self.read(&clock);
-        let place = |number: usize| {
-            DataCenter::from(setting::PLACES[self.setting.watchers[number]])
-        };
+        let place =
+            |number: usize| DataCenter::from(setting::PLACES[self.setting.watchers[number]]);
         let all = self.watchers.iter().enumerate().map(|(n, host)| (host.name.clone(), place(n)));
         let alone = self.setting.flaw == Flaw::NoQuorum;
         let host = &self.watchers[number];
@@ -260,10 +257,8 @@ impl World {
 
     fn send_step(&mut self, number: usize, life: u32, order: StepOrder) {
         let server = setting::server_number(order.step.server());
-        let term = self.watchers[number]
-            .watcher
-            .as_ref()
-            .map_or(0, |watcher| watcher.consensus().term());
+        let term =
+            self.watchers[number].watcher.as_ref().map_or(0, |watcher| watcher.consensus().term());
         self.tally.count("step ordered", order.step.kind());
         self.say(|| {
             let id = &order.id;

@@ -98,7 +98,10 @@ impl World {
         let newest = self.invariants.newest;
         self.say(|| format!("db{} is open under epoch {epoch}", server + 1));
         if epoch < newest {
-            self.broken(format!("db{} opened under epoch {epoch}, after {newest} began", server + 1));
+            self.broken(format!(
+                "db{} opened under epoch {epoch}, after {newest} began",
+                server + 1
+            ));
         }
         self.check_nothing_lost(server);
         self.check_former_fenced(server, epoch);
@@ -114,7 +117,9 @@ impl World {
         if let Err(text) = told {
             self.broken(text);
         }
-        if let Some(primary) = self.invariants.primary.filter(|_| write.epoch < self.invariants.newest) {
+        if let Some(primary) =
+            self.invariants.primary.filter(|_| write.epoch < self.invariants.newest)
+        {
             self.check_nothing_lost(primary);
         }
     }
