@@ -435,13 +435,13 @@ impl ClusterState {
         };
         let open = self.open_procedure(id)?;
         let began = open.finish(entry)?;
-        let (kind, number) = (open.kind, open.id);
+        let (kind, number, to) = (open.kind, open.id, open.to.clone());
         let done = open.plan[stage].steps[step].step.clone();
         let took = notes.at.0.saturating_sub(began.0);
         match outcome {
             Outcome::Done(_) => {
                 notes.add("step_done", format!("{kind} {number}: {done} ({took} ms)"));
-                self.take_effect(&done, kind, notes);
+                self.take_effect(&done, kind, to.as_ref(), notes);
             }
             Outcome::Failed(text) => {
                 notes.add("step_failed", format!("{kind} {number}: {done} failed: {text}"));
@@ -452,15 +452,20 @@ impl ClusterState {
     }
 
     /// What a confirmed step means for the cluster as a whole.
-    fn take_effect(&mut self, step: &Step, kind: Kind, notes: &mut Notes) {
-        let primary = self.writer.primary().cloned();
+    fn take_effect(&mut self, step: &Step, kind: Kind, to: Option<&ServerName>, notes: &mut Notes) {
+        // While the route is closed, whoever is to become primary; in a repair the former one.
+        let primary = match &self.writer {
+            Writer::Open { primary } => Some(primary.clone()),
+            Writer::Closed { former } => Some(to.unwrap_or(former).clone()),
+            Writer::Unassigned => None,
+        };
         let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
         match step {
             Step::Acknowledges { server, on: false } => {
                 regime.may_acknowledge.remove(server);
             }
             Step::CommitsWait { server, acks } => {
-                if primary.is_none_or(|primary| &primary == server) {
+                if primary.as_ref() == Some(server) {
                     regime.acks = *acks;
                     regime.in_force = *acks > 0;
                 }

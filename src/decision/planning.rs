@@ -85,7 +85,7 @@ pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
     let everything = survey.everything().unwrap_or_else(|| empty_of(&survey, &to.name));
     let mut stages = Vec::new();
     if !chosen.complete {
-        stages.extend(fetch(situation, &survey, to, &everything));
+        stages.extend(fetch(situation, &survey, to));
     }
     stages.extend(promotion(situation, procedure, to, &everything));
     Decision::Promote { stages, to: to.name.clone(), why }
@@ -148,23 +148,26 @@ fn empty_of(survey: &Survey, server: &ServerName) -> Gtids {
     Gtids::empty(flavor)
 }
 
-/// A stage that gives the candidate what only another survivor holds.
-fn fetch(
-    situation: &Situation,
-    survey: &Survey,
-    to: &ServerSpec,
-    everything: &Gtids,
-) -> Option<Stage> {
-    let richest = survey.received.iter().filter(|(server, _)| *server != &to.name);
-    let (richest, _) = richest.min_by_key(|(_, held)| everything.count_beyond(held))?;
-    let source = situation.spec.server(richest)?;
-    let follow = Step::Following {
-        server: to.name.clone(),
-        source: source.name.clone(),
-        address: source.address.clone(),
+/// Stages that give the candidate what only other survivors hold, one survivor after the other.
+fn fetch(situation: &Situation, survey: &Survey, to: &ServerSpec) -> Vec<Stage> {
+    let Some(mut held) = survey.received.get(&to.name).cloned() else {
+        return Vec::new();
     };
-    let steps = vec![must(caught_up(source, everything, PATIENCE)), must(follow)];
-    Some(stage("fetch", steps))
+    let mut stages = Vec::new();
+    let others = survey.received.iter().filter(|(server, _)| *server != &to.name);
+    for (server, theirs) in others {
+        let Some(source) = situation.spec.server(server).filter(|_| !held.contains(theirs)) else {
+            continue;
+        };
+        held = held.union(theirs);
+        let unblocked = [source, to].into_iter().filter_map(|server| unblock(situation, server));
+        let mut steps: Vec<_> = unblocked.map(must).collect();
+        steps.push(must(caught_up(source, theirs, PATIENCE)));
+        steps.push(must(following(to, source)));
+        steps.push(must(caught_up(to, theirs, PATIENCE)));
+        stages.push(stage("fetch", steps));
+    }
+    stages
 }
 
 /// The stages from catching up to the last repointed replica.
@@ -177,7 +180,8 @@ fn promotion(
     let wanted = wanted_with(situation, procedure, to);
     let switchover = procedure.kind == Kind::Switchover;
     let within = if switchover { situation.spec.max_replica_lag } else { PATIENCE };
-    let mut ready = vec![must(caught_up(to, everything, within))];
+    let mut ready: Vec<_> = unblock(situation, to).map(must).into_iter().collect();
+    ready.push(must(caught_up(to, everything, within)));
     ready.push(must(Step::CommitsWait { server: to.name.clone(), acks: wanted.acks }));
     let mut opening = vec![must(Step::Writable { server: to.name.clone() })];
     for other in situation.spec.servers.iter().filter(|other| other.name != to.name) {
@@ -189,6 +193,7 @@ fn promotion(
             continue;
         }
         opening.extend(acknowledging(situation, &wanted, other).map(may));
+        opening.extend(released(situation, procedure, other).map(may));
         opening.push(may(following(other, to)));
     }
     let mut open = stage("promote", opening);
@@ -220,6 +225,22 @@ fn acknowledging(situation: &Situation, wanted: &Wanted, server: &ServerSpec) ->
         .then(|| Step::Acknowledges { server: server.name.clone(), on })
 }
 
+/// A replica whose own commits wait for acknowledgements applies nothing, so a former primary must
+/// stop waiting before it follows.
+fn released(situation: &Situation, procedure: &Procedure, server: &ServerSpec) -> Option<Step> {
+    let former = server.name == procedure.from && situation.state.protection.acks > 0;
+    unblock(situation, server).or_else(|| former.then(|| release(server)))
+}
+
+fn unblock(situation: &Situation, server: &ServerSpec) -> Option<Step> {
+    let waits = situation.status(&server.name).is_some_and(|status| status.semi_sync.source);
+    waits.then(|| release(server))
+}
+
+fn release(server: &ServerSpec) -> Step {
+    Step::CommitsWait { server: server.name.clone(), acks: 0 }
+}
+
 /// The plan that mends a finding; `None` when it cannot be mended now.
 pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
     let primary = situation.primary()?;
@@ -238,6 +259,11 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
             let wanted = durability::wanted(situation, primary);
             let mut steps: Vec<_> =
                 acknowledging(situation, &wanted, server).map(must).into_iter().collect();
+            if let Some(release) = unblock(situation, server) {
+                // Closed first: whoever waits there must not be told that it is committed.
+                steps.push(must(Step::ReadOnly { server: server.name.clone() }));
+                steps.push(must(release));
+            }
             steps.push(must(following(server, primary)));
             Some(vec![stage("follow", steps)])
         }
