@@ -254,10 +254,7 @@ fn primary_role(situation: &Situation, primary: &ServerSpec, status: &Status) ->
         );
         return Some(of(FindingKind::PrimaryStalled, primary, text, Vec::new()));
     }
-    let ahead = situation.replicas().find_map(|replica| {
-        let held = situation.status(&replica.name)?.received();
-        (!status.executed.contains(&held)).then_some((replica, held.minus(&status.executed)))
-    });
+    let ahead = lost_by(situation, status);
     if let Some((replica, missing)) = ahead {
         let text =
             format!("{} lacks transactions that {} holds: {missing}", primary.name, replica.name);
@@ -270,6 +267,24 @@ fn primary_role(situation: &Situation, primary: &ServerSpec, status: &Status) ->
     }
     let text = format!("{} takes no writes although it is the primary", primary.name);
     Some(of(FindingKind::PrimaryReadOnly, primary, text, Vec::new()))
+}
+
+/// What a replica holds and its primary has lost.
+///
+/// A former primary may hold a last transaction that nobody else ever had. So it counts only what
+/// the primary itself numbered, or what all replicas hold, or anything when it came back empty.
+fn lost_by<'a>(situation: &'a Situation, status: &Status) -> Option<(&'a ServerSpec, Gtids)> {
+    let held: Vec<_> = situation
+        .replicas()
+        .filter_map(|replica| Some((replica, situation.status(&replica.name)?.received())))
+        .collect();
+    held.iter().find_map(|(replica, theirs)| {
+        let missing = theirs.minus(&status.executed);
+        let own = missing.without_origin(status.uuid.as_deref(), status.server_id) != missing;
+        let common = held.len() > 1 && held.iter().all(|(_, other)| other.contains(&missing));
+        let lost = !missing.is_empty() && (own || common || status.executed.is_empty());
+        lost.then_some((*replica, missing))
+    })
 }
 
 fn protection_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Finding> {
@@ -401,6 +416,11 @@ fn astray(
     };
     if channel.source != source.address {
         return Some(format!("{name} follows {} instead of {primary}", channel.source));
+    }
+    if situation.status(name).is_some_and(|status| status.semi_sync.source) {
+        return Some(format!(
+            "{name} applies nothing, as its own commits wait for acknowledgements"
+        ));
     }
     match (channel.receiver, channel.applying) {
         (Receiver::Stopped, _) => Some(format!("{name} does not receive")),

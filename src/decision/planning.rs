@@ -156,25 +156,34 @@ fn empty_of(survey: &Survey, server: &ServerName) -> Gtids {
     Gtids::empty(flavor)
 }
 
-/// A stage that gives the candidate what only another survivor holds.
+/// Stages that give the candidate what only other survivors hold, one survivor after the other.
 fn fetch(
     situation: &Situation,
     survey: &Survey,
     to: &ServerSpec,
     everything: &Gtids,
-) -> Option<Stage> {
-    let richest = survey.received.iter().filter(|(server, _)| *server != &to.name);
-    // Of equals the one that holds least beside it, so that nobody is given errant transactions.
-    let (richest, _) = richest
-        .min_by_key(|(_, held)| (everything.count_beyond(held), held.count_beyond(everything)))?;
-    let source = situation.spec.server(richest)?;
-    let follow = Step::Following {
-        server: to.name.clone(),
-        source: source.name.clone(),
-        address: source.address.clone(),
-    };
-    let steps = vec![must(caught_up(source, everything, PATIENCE)), must(follow)];
-    Some(stage("fetch", steps))
+) -> Vec<Stage> {
+    let mut held = survey.received.get(&to.name).cloned().unwrap_or(everything.minus(everything));
+    let mut others: Vec<_> =
+        survey.received.iter().filter(|(server, _)| *server != &to.name).collect();
+    // Those without errant transactions first, and of them those who hold most.
+    others.sort_by_key(|(_, theirs)| {
+        (theirs.count_beyond(everything), everything.count_beyond(theirs))
+    });
+    let mut stages = Vec::new();
+    for (server, theirs) in others {
+        let missing = everything.minus(&held);
+        let helps = missing.minus(theirs) != missing;
+        let Some(source) = situation.spec.server(server).filter(|_| helps) else { continue };
+        held = held.union(theirs);
+        let unblocked = [source, to].into_iter().filter_map(|server| unblock(situation, server));
+        let mut steps: Vec<_> = unblocked.map(must).collect();
+        steps.push(must(caught_up(source, theirs, PATIENCE)));
+        steps.push(must(following(to, source)));
+        steps.push(must(caught_up(to, theirs, PATIENCE)));
+        stages.push(stage("fetch", steps));
+    }
+    stages
 }
 
 /// The stages from catching up to the last repointed replica.
@@ -187,7 +196,8 @@ fn promotion(
     let wanted = wanted_with(situation, procedure, to);
     let switchover = procedure.kind == Kind::Switchover;
     let within = if switchover { situation.spec.max_replica_lag } else { PATIENCE };
-    let mut ready = vec![must(caught_up(to, everything, within))];
+    let mut ready: Vec<_> = unblock(situation, to).map(must).into_iter().collect();
+    ready.push(must(caught_up(to, everything, within)));
     ready.push(must(Step::CommitsWait { server: to.name.clone(), acks: wanted.acks }));
     let mut opening = vec![must(Step::Writable { server: to.name.clone() })];
     for other in situation.spec.servers.iter().filter(|other| other.name != to.name) {
@@ -199,6 +209,7 @@ fn promotion(
             continue;
         }
         opening.extend(acknowledging(situation, &wanted, other).map(may));
+        opening.extend(released(situation, procedure, other).map(may));
         opening.push(may(following(other, to)));
     }
     let mut open = stage("promote", opening);
@@ -243,6 +254,22 @@ fn acknowledging(situation: &Situation, wanted: &Wanted, server: &ServerSpec) ->
         .then(|| Step::Acknowledges { server: server.name.clone(), on })
 }
 
+/// A replica whose own commits wait for acknowledgements applies nothing, so a former primary must
+/// stop waiting before it follows.
+fn released(situation: &Situation, procedure: &Procedure, server: &ServerSpec) -> Option<Step> {
+    let former = server.name == procedure.from && situation.state.protection.acks > 0;
+    unblock(situation, server).or_else(|| former.then(|| release(server)))
+}
+
+fn unblock(situation: &Situation, server: &ServerSpec) -> Option<Step> {
+    let waits = situation.status(&server.name).is_some_and(|status| status.semi_sync.source);
+    waits.then(|| release(server))
+}
+
+fn release(server: &ServerSpec) -> Step {
+    Step::CommitsWait { server: server.name.clone(), acks: 0 }
+}
+
 /// The plan that mends a finding; `None` when it cannot be mended now.
 pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
     let primary = situation.primary()?;
@@ -265,6 +292,11 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
             let wanted = durability::wanted(situation, primary);
             let mut steps: Vec<_> =
                 acknowledging(situation, &wanted, server).map(must).into_iter().collect();
+            if let Some(release) = unblock(situation, server) {
+                // Closed first: whoever waits there must not be told that it is committed.
+                steps.push(must(Step::ReadOnly { server: server.name.clone() }));
+                steps.push(must(release));
+            }
             steps.push(must(following(server, primary)));
             Some(vec![stage("follow", steps)])
         }
