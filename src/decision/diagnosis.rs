@@ -343,7 +343,7 @@ fn replica_findings(situation: &Situation, replica: &ServerSpec) -> Vec<Finding>
     let mut found = Vec::new();
     if let Some(text) = divergence(situation, replica, status) {
         found.push(of(FindingKind::ReplicaDiverged, replica, text, Vec::new()));
-    } else if let Some(error) = status.channel().and_then(|channel| channel.error.as_ref()) {
+    } else if let Some(error) = status.channel().and_then(|it| breaking(situation, it)) {
         let text = format!("{} stopped with error {}: {}", replica.name, error.code, error.text);
         found.push(of(FindingKind::ReplicaBroken, replica, text, Vec::new()));
     } else if let Some(text) = astray(situation, replica, status.channel()) {
@@ -379,6 +379,17 @@ fn divergence(situation: &Situation, replica: &ServerSpec, status: &Status) -> O
     (!beyond.is_empty()).then(|| {
         format!("{} holds transactions that {} does not have: {beyond}", replica.name, primary.name)
     })
+}
+
+/// The error that a person must mend: not one that only says that the source was out of reach, nor
+/// one of a receiver that should follow somebody else anyway.
+fn breaking<'a>(
+    situation: &Situation,
+    channel: &'a Channel,
+) -> Option<&'a super::report::ReplicationError> {
+    let right = situation.primary().is_some_and(|primary| primary.address == channel.source);
+    let curable = |code: u32| (2000..3000).contains(&code);
+    channel.error.as_ref().filter(|error| !channel.applying || (right && !curable(error.code)))
 }
 
 fn astray(
