@@ -235,12 +235,13 @@ impl Stage {
         Ok(())
     }
 
-    /// No statement of the shop reached this server since it started.
+    /// No session of the shop was led to this server since it started.
     pub async fn was_never_written_to(&self, name: &str) -> Outcome {
-        let counted = "SHOW GLOBAL STATUS LIKE 'Com_insert'";
-        let count: Option<(String, u64)> = self.peek(name).query(counted).await?;
-        if count.as_ref().is_none_or(|(_, count)| *count > 0) {
-            return Err(format!("{name} was sent {count:?} orders after it came back").into());
+        let counted = "SELECT CAST(COALESCE(SUM(TOTAL_CONNECTIONS), 0) AS UNSIGNED) \
+                       FROM performance_schema.users WHERE USER = 'shop'";
+        let count: Option<u64> = self.peek(name).query(counted).await?;
+        if count != Some(0) {
+            return Err(format!("{name} was led {count:?} sessions after it came back").into());
         }
         Ok(())
     }

@@ -366,7 +366,7 @@ fn replica_findings(situation: &Situation, replica: &ServerSpec) -> Vec<Finding>
         let text =
             format!("{} holds transactions that the primary does not have: {beyond}", replica.name);
         found.push(of(FindingKind::ReplicaDiverged, replica, text, Vec::new()));
-    } else if let Some(error) = status.channel().and_then(|channel| channel.error.as_ref()) {
+    } else if let Some(error) = status.channel().and_then(|it| breaking(situation, it)) {
         let text = format!("{} stopped with error {}: {}", replica.name, error.code, error.text);
         found.push(of(FindingKind::ReplicaBroken, replica, text, Vec::new()));
     } else if let Some(text) = astray(situation, replica, status.channel()) {
@@ -399,6 +399,17 @@ pub(super) fn divergence(situation: &Situation, replica: &ServerSpec) -> Option<
     let beyond = situation.status(&replica.name)?.executed.minus(&theirs.executed);
     let beyond = beyond.without_origin(theirs.uuid.as_deref(), theirs.server_id);
     (!beyond.is_empty()).then_some(beyond)
+}
+
+/// The error that a person must mend: not one that only says that the source was out of reach, nor
+/// one of a receiver that should follow somebody else anyway.
+fn breaking<'a>(
+    situation: &Situation,
+    channel: &'a Channel,
+) -> Option<&'a super::report::ReplicationError> {
+    let right = situation.primary().is_some_and(|primary| primary.address == channel.source);
+    let curable = |code: u32| (2000..3000).contains(&code);
+    channel.error.as_ref().filter(|error| !channel.applying || (right && !curable(error.code)))
 }
 
 fn astray(

@@ -61,15 +61,8 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     let Durability::Lossless { acknowledged_in } = situation.spec.durability else {
         return Wanted::default();
     };
-    // One that diverged and does not even follow the primary cannot acknowledge anything.
-    let forked = |server: &ServerSpec| {
-        let channel = situation.status(&server.name).and_then(|status| status.channel());
-        channel.is_none_or(|channel| channel.source != primary.address)
-            && diagnosis::divergence(situation, server).is_some()
-    };
-    let usable = |server: &&ServerSpec| {
-        server.name != primary.name && is_usable(situation, server) && !forked(server)
-    };
+    let usable =
+        |server: &&ServerSpec| server.name != primary.name && is_usable(situation, primary, server);
     let elsewhere = |server: &&ServerSpec| server.data_center != primary.data_center;
     let all: BTreeSet<_> = situation.spec.servers.iter().filter(usable).collect_names();
     let far: BTreeSet<_> =
@@ -83,12 +76,17 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     }
 }
 
-/// A replica that may be promoted, answers, and has semi-sync to offer.
-fn is_usable(situation: &Situation, server: &ServerSpec) -> bool {
-    situation.status(&server.name).is_some_and(|status| {
-        let waits_for_nobody = status.channel().is_none_or(|channel| channel.error.is_none());
-        let stopped = status.channel().is_some_and(|channel| channel.receiver == Receiver::Stopped);
-        waits_for_nobody && (!stopped || status.semi_sync.replica)
+/// A server that answers and that the primary can count on: one that follows it, or will at the end
+/// of the procedure that moves the role. To count on one that does not follow yet would block commits.
+fn is_usable(situation: &Situation, primary: &ServerSpec, server: &ServerSpec) -> bool {
+    let moving = situation.state.procedure.as_ref().is_some_and(|open| open.kind.closes_route());
+    situation.status(&server.name).is_some_and(|status| match status.channel() {
+        None => moving,
+        Some(channel) => {
+            let follows = moving || channel.source == primary.address;
+            let stopped = channel.receiver == Receiver::Stopped;
+            follows && channel.error.is_none() && (!stopped || status.semi_sync.replica)
+        }
     })
 }
 

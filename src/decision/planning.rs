@@ -205,7 +205,9 @@ fn promotion(
         if former && !procedure.former_is_read_only() {
             continue; // Repaired when it comes back.
         }
-        if !former && situation.status(&other.name).is_none() {
+        let known =
+            situation.status(&other.name).is_some() || procedure.stopped().contains(&other.name);
+        if !former && !known {
             continue;
         }
         opening.extend(acknowledging(situation, &wanted, other).map(may));
@@ -433,7 +435,9 @@ pub fn switchover_objection(situation: &Situation, to: Option<&ServerName>) -> O
         return Some(format!("{primary} is the primary already"));
     }
     if let Some(to) = to.filter(|to| situation.spec.server(to).is_none()) {
-        return Some(format!("there is no server {to} in this cluster"));
+        let names: Vec<_> =
+            situation.spec.servers.iter().map(|server| server.name.as_str()).collect();
+        return Some(format!("there is no server {to}; this cluster has {}", names.join(", ")));
     }
     let survey = Survey::from_reports(situation);
     let ranked = rank(situation, &survey);
