@@ -7,6 +7,7 @@ use crate::decision::plan::Facts;
 use crate::decision::report::Receiver;
 use crate::decision::topology::Flavor;
 use crate::runtime::mysql::dialect::Threads;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The plugin is loaded already: another watcher or a person was faster.
@@ -57,13 +58,24 @@ pub(super) async fn commits_wait(session: &mut Session, acks: u32) -> Result<Fac
 pub(super) async fn set(session: &mut Session, acks: u32) -> Result<(), StepError> {
     let switch = session.dialect.waiting_switch();
     let kept = session.persisted().await?;
-    if acks == 0 {
-        session.run(&session.dialect.source_waits(false)).await?;
-        if kept.get(&switch).is_some_and(|value| value == "ON") {
-            session.run(&format!("SET PERSIST {switch} = OFF")).await?;
-        }
-        return Ok(());
+    if acks > 0 {
+        prepare(session, acks, &kept).await?;
+        return session.run(&session.dialect.source_waits(true)).await;
     }
+    session.run(&session.dialect.source_waits(false)).await?;
+    if kept.get(&switch).is_some_and(|value| value == "ON") {
+        session.run(&format!("SET PERSIST {switch} = OFF")).await?;
+    }
+    // So that nothing but the switch is left to do when this server is promoted.
+    prepare(session, 1, &kept).await
+}
+
+/// Sets how commits wait once they do, where it differs.
+async fn prepare(
+    session: &mut Session,
+    acks: u32,
+    kept: &BTreeMap<String, String>,
+) -> Result<(), StepError> {
     let wanted = session.dialect.waiting_settings(acks);
     let names: Vec<String> = wanted.iter().map(|(name, _)| format!("@@global.{name}")).collect();
     let question = format!("SELECT CONCAT_WS(',', {})", names.join(", "));
@@ -78,7 +90,7 @@ pub(super) async fn set(session: &mut Session, acks: u32) -> Result<(), StepErro
             session.run(&format!("SET {word} {name} = {}", literal(value))).await?;
         }
     }
-    session.run(&session.dialect.source_waits(true)).await
+    Ok(())
 }
 
 /// Switches are read as numbers and kept as words.

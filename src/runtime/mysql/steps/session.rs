@@ -41,6 +41,25 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Takes the last step's connection, or makes one.
+    pub(super) async fn resume(
+        access: &Access,
+        permit: Moment,
+        deadline: Moment,
+    ) -> Result<Session, StepError> {
+        match access.link.0.take().await {
+            Some((conn, dialect)) => {
+                Ok(Session { conn, access: access.clone(), permit, deadline, dialect })
+            }
+            None => Session::open(access, permit, deadline).await,
+        }
+    }
+
+    /// Leaves the connection to the next step.
+    pub(super) fn keep(self) {
+        self.access.link.0.put(self.conn, self.dialect, self.access.clock);
+    }
+
     /// Connects and learns whom it talks to.
     pub(super) async fn open(
         access: &Access,
