@@ -181,16 +181,20 @@ pub(super) async fn hold_again(session: &mut Session) -> Result<(), StepError> {
     }
 }
 
-/// Loads a plugin, which writes a system table.
+/// Loads a plugin, which writes a system table, though not the binary log.
 ///
 /// A server that is closed refuses that, so `super_read_only` is lifted for the one statement;
-/// `read_only` keeps ordinary accounts out meanwhile.
+/// `read_only` keeps ordinary accounts out meanwhile. All of it goes in one packet, which the
+/// server finishes whatever becomes of this side. Should it stay lifted all the same, because the
+/// server refused the plugin and the connection broke then, probes see it and it is fenced.
 async fn load(session: &mut Session, install: &str) -> Result<(), StepError> {
     let mut refused = session.try_run(install).await?;
     if refused == Some(CLOSED) {
-        session.run("SET GLOBAL super_read_only = OFF").await?;
-        refused = session.try_run(install).await?;
-        session.run("SET GLOBAL super_read_only = ON").await?;
+        let (lift, close) = ("SET GLOBAL super_read_only = OFF", session.dialect.close(false));
+        refused = session.try_run(&format!("{lift}; {install}; {close}")).await?;
+        if refused.is_some() {
+            session.run(close).await?;
+        }
     }
     match refused {
         None | Some(PLUGIN_EXISTS) => session.learn().await,
