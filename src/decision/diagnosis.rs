@@ -317,7 +317,12 @@ fn protection_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
             let status = situation.status(&replica.name);
             let should = wanted.ackers.contains(&replica.name);
             let recorded = situation.state.protection.may_acknowledge.contains(&replica.name);
-            status.is_some_and(|status| status.semi_sync.replica != should || (should && !recorded))
+            // One that does not follow acknowledges nothing, whatever its setting.
+            let follows = situation.follows(&replica.name, primary);
+            status.is_some_and(|status| match (should, status.semi_sync.replica) {
+                (true, does) => !does || !recorded,
+                (false, does) => does && follows,
+            })
         });
         let names: Vec<_> = differs.map(|replica| replica.name.to_string()).collect();
         if !names.is_empty() {

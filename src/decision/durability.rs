@@ -4,7 +4,6 @@
 //! any `may - acks + 1` of them at least one holds every acknowledged commit; and once that many
 //! have stopped receiving, fewer than `acks` are left and no further commit can complete.
 
-use super::diagnosis;
 use super::report::Receiver;
 use super::situation::Situation;
 use super::topology::{AcknowledgedIn, Durability, ServerName, ServerSpec};

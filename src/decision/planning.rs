@@ -226,7 +226,6 @@ fn promotion(
 /// takes part in a switchover.
 fn wanted_with(situation: &Situation, procedure: &Procedure, to: &ServerSpec) -> Wanted {
     let mut after = situation.clone();
-    after.state.writer = Writer::Open { primary: to.name.clone() };
     // Receivers that this procedure stopped, whatever error the loss left behind, will follow again.
     for name in procedure.stopped() {
         let views = after.views.get_mut(name).into_iter().flat_map(|views| views.values_mut());
@@ -291,9 +290,8 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
         FindingKind::ReplicaAstray => {
             let server = situation.spec.server(finding.server.as_ref()?)?;
             situation.status(&primary.name)?;
-            let wanted = durability::wanted(situation, primary);
-            let mut steps: Vec<_> =
-                acknowledging(situation, &wanted, server).map(must).into_iter().collect();
+            // Whether it should acknowledge is settled once it follows.
+            let mut steps = Vec::new();
             if let Some(release) = unblock(situation, server) {
                 // Closed first: whoever waits there must not be told that it is committed.
                 steps.push(must(Step::ReadOnly { server: server.name.clone() }));
@@ -344,7 +342,9 @@ pub fn reopen(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
 fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let wanted = durability::wanted(situation, primary);
     let mut stages: Vec<_> = prepare(situation, primary).into_iter().collect();
-    let differing = situation.replicas().filter(|server| situation.status(&server.name).is_some());
+    let differing = situation.replicas().filter(|server| {
+        wanted.ackers.contains(&server.name) || situation.follows(&server.name, primary)
+    });
     let steps: Vec<_> =
         differing.filter_map(|server| acknowledging(situation, &wanted, server)).collect();
     let turned_on = |step: &&Step| matches!(step, Step::Acknowledges { on: true, .. });

@@ -99,6 +99,12 @@ impl Situation {
         self.spec.server(name)
     }
 
+    /// Whether a server is set to follow that one, by its newest status.
+    pub fn follows(&self, server: &ServerName, source: &ServerSpec) -> bool {
+        let channel = self.status(server).and_then(Status::channel);
+        channel.is_some_and(|channel| channel.source == source.address)
+    }
+
     /// All declared servers but the primary.
     pub fn replicas(&self) -> impl Iterator<Item = &ServerSpec> {
         let primary = self.primary().map(|server| server.name.clone());
