@@ -205,7 +205,6 @@ fn promotion(
 /// takes part in a switchover.
 fn wanted_with(situation: &Situation, procedure: &Procedure, to: &ServerSpec) -> Wanted {
     let mut after = situation.clone();
-    after.state.writer = Writer::Open { primary: to.name.clone() };
     // Receivers that this procedure stopped, whatever error the loss left behind, will follow again.
     for name in procedure.stopped() {
         let views = after.views.get_mut(name).into_iter().flat_map(|views| views.values_mut());
