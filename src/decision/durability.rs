@@ -5,6 +5,7 @@
 //! have stopped receiving, fewer than `acks` are left and no further commit can complete.
 
 use super::cluster::Writer;
+use super::diagnosis;
 use super::report::Receiver;
 use super::situation::Situation;
 use super::topology::{AcknowledgedIn, Durability, ServerName, ServerSpec};
@@ -61,8 +62,15 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     let Durability::Lossless { acknowledged_in } = situation.spec.durability else {
         return Wanted::default();
     };
-    let usable =
-        |server: &&ServerSpec| server.name != primary.name && is_usable(situation, primary, server);
+    // One that diverged and does not even follow the primary cannot acknowledge anything.
+    let forked = |server: &ServerSpec| {
+        let channel = situation.status(&server.name).and_then(|status| status.channel());
+        channel.is_none_or(|channel| channel.source != primary.address)
+            && diagnosis::divergence(situation, server).is_some()
+    };
+    let usable = |server: &&ServerSpec| {
+        server.name != primary.name && is_usable(situation, primary, server) && !forked(server)
+    };
     let elsewhere = |server: &&ServerSpec| server.data_center != primary.data_center;
     let all: BTreeSet<_> = situation.spec.servers.iter().filter(usable).collect_names();
     let far: BTreeSet<_> =

@@ -1,6 +1,6 @@
 //! Builders of plans: which stages a procedure has, decided from what is known by then.
 
-use super::candidate::{Candidate, Survey, rank};
+use super::candidate::{self, Candidate, Survey, rank};
 use super::cluster::Writer;
 use super::diagnosis::{Finding, FindingKind};
 use super::durability::{self, Wanted};
@@ -41,11 +41,18 @@ pub enum Decision {
 pub fn isolate(situation: &Situation, from: &ServerName, accept_loss: bool) -> Vec<Stage> {
     let reachable =
         situation.replicas().filter(|replica| situation.status(&replica.name).is_some());
-    let stops = reachable.map(|replica| Step::ReceiverStopped { server: replica.name.clone() });
-    let mut steps: Vec<_> = stops.map(|step| Planned { step, need: Need::Counts }).collect();
-    let all = steps.len();
+    let protection = &situation.state.protection;
+    let need = protection.survey_need().filter(|_| !accept_loss);
+    // Where a proof is needed, only those that may have acknowledged contribute to it; a quick
+    // replica nearby must not end the wait for the one far away that does.
+    let planned = |replica: &ServerSpec| {
+        let proves = need.is_none() || protection.may_acknowledge.contains(&replica.name);
+        let step = Step::ReceiverStopped { server: replica.name.clone() };
+        Planned { step, need: if proves { Need::Counts } else { Need::Helps } }
+    };
+    let mut steps: Vec<_> = reachable.map(planned).collect();
+    let all = steps.iter().filter(|planned| planned.need == Need::Counts).count();
     steps.push(may(Step::ReadOnly { server: from.clone() }));
-    let need = situation.state.protection.survey_need().filter(|_| !accept_loss);
     let at_least = need.unwrap_or(1).clamp(1, all.max(1));
     let mut isolate = stage("isolate", steps);
     isolate.at_least = at_least;
@@ -82,7 +89,8 @@ pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
         }
     }
     why.insert(0, format!("{} becomes primary", chosen.server));
-    let everything = survey.everything().unwrap_or_else(|| empty_of(&survey, &to.name));
+    let everything = candidate::everything(situation, &survey);
+    let everything = everything.unwrap_or_else(|| empty_of(&survey, &to.name));
     let mut stages = Vec::new();
     if !chosen.complete {
         stages.extend(fetch(situation, &survey, to, &everything));
@@ -156,7 +164,9 @@ fn fetch(
     everything: &Gtids,
 ) -> Option<Stage> {
     let richest = survey.received.iter().filter(|(server, _)| *server != &to.name);
-    let (richest, _) = richest.min_by_key(|(_, held)| everything.count_beyond(held))?;
+    // Of equals the one that holds least beside it, so that nobody is given errant transactions.
+    let (richest, _) = richest
+        .min_by_key(|(_, held)| (everything.count_beyond(held), held.count_beyond(everything)))?;
     let source = situation.spec.server(richest)?;
     let follow = Step::Following {
         server: to.name.clone(),
@@ -238,7 +248,11 @@ fn acknowledging(situation: &Situation, wanted: &Wanted, server: &ServerSpec) ->
 pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
     let primary = situation.primary()?;
     match finding.kind {
-        FindingKind::PrimaryReadOnly | FindingKind::RouteClosed => Some(reopen(situation, primary)),
+        FindingKind::PrimaryReadOnly | FindingKind::RouteClosed => {
+            let mut stages = Vec::from_iter(fence_others(situation));
+            stages.extend(reopen(situation, primary));
+            Some(stages)
+        }
         FindingKind::SecondWriter => {
             let server = finding.server.clone()?;
             Some(vec![stage("fence", vec![must(Step::ReadOnly { server })])])
@@ -273,6 +287,17 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
         | FindingKind::NoCandidate
         | FindingKind::SettingEndangers => None,
     }
+}
+
+/// The stage that closes replicas which take writes, as one does when a promotion got stuck.
+fn fence_others(situation: &Situation) -> Option<Stage> {
+    let takes_writes = |server: &&ServerSpec| {
+        situation.status(&server.name).is_some_and(|status| status.writable == Writable::Open)
+    };
+    let writers = situation.replicas().filter(takes_writes);
+    let steps: Vec<_> =
+        writers.map(|server| must(Step::ReadOnly { server: server.name.clone() })).collect();
+    (!steps.is_empty()).then(|| stage("fence", steps))
 }
 
 /// The primary that was there goes on: also how a switchover is rolled back.

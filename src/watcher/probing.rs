@@ -145,7 +145,8 @@ impl Table {
         };
         let same = row.sight.same_kind(&sight);
         let notable = !same || !sight.shows_life() || differs(&row.sight, &sight);
-        if same {
+        let still_failing = !row.sight.shows_life() && !sight.shows_life();
+        if same || still_failing {
             row.times = row.times.saturating_add(1);
         } else {
             row.times = 1;
