@@ -264,8 +264,9 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
             let server = situation.spec.server(finding.server.as_ref()?)?;
             situation.status(&primary.name)?;
             let wanted = durability::wanted(situation, primary);
-            let mut steps: Vec<_> =
-                acknowledging(situation, &wanted, server).map(must).into_iter().collect();
+            let acknowledges = acknowledging(situation, &wanted, server)
+                .filter(|step| matches!(step, Step::Acknowledges { on: true, .. }));
+            let mut steps: Vec<_> = acknowledges.map(must).into_iter().collect();
             steps.push(must(following(server, primary)));
             Some(vec![stage("follow", steps)])
         }
