@@ -313,7 +313,12 @@ fn protection_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
         let text = format!("commits on {} do not wait for acknowledgements", primary.name);
         found.push(of(FindingKind::Unprotected, primary, text, Vec::new()));
     } else {
-        let differs = situation.replicas().filter(|replica| {
+        // Who follows somebody else acknowledges nothing here, whatever is set.
+        let follows = |replica: &&ServerSpec| {
+            let channel = situation.status(&replica.name).and_then(|status| status.channel());
+            channel.is_some_and(|channel| channel.source == primary.address)
+        };
+        let differs = situation.replicas().filter(follows).filter(|replica| {
             let status = situation.status(&replica.name);
             let should = wanted.ackers.contains(&replica.name);
             let recorded = situation.state.protection.may_acknowledge.contains(&replica.name);
