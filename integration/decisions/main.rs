@@ -1,4 +1,5 @@
 //! Decisions as text: situations in, findings, responses, candidates and plans out.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod cases;
 mod documentation;

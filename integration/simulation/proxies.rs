@@ -34,6 +34,8 @@ pub struct ProxyHost {
 pub struct Client {
     pub session: Option<Session>,
     waits: bool,
+    /// When it acts next.
+    acts_at: u64,
 }
 
 /// A client's session on the primary.
@@ -138,7 +140,7 @@ impl World {
                 Effect::Opened { .. } => {
                     for client in 0..self.proxies[number].clients.len() {
                         if self.proxies[number].clients[client].waits {
-                            self.after(1, Event::Client { proxy: number, client });
+                            self.client_later(number, client, 1);
                         }
                     }
                 }
@@ -166,18 +168,27 @@ impl World {
         }
     }
 
+    /// The client acts after that time, and not before.
+    pub fn client_later(&mut self, number: usize, client: usize, wait: u64) {
+        self.proxies[number].clients[client].acts_at = self.now + wait;
+        self.after(wait, Event::Client { proxy: number, client });
+    }
+
     /// A client connects, or writes.
     pub fn client_acts(&mut self, number: usize, client: usize) {
+        if self.proxies[number].clients[client].acts_at != self.now {
+            return;
+        }
         match self.proxies[number].clients[client].session.clone() {
             None => self.connect(number, client),
             Some(session) if session.in_flight.is_none() => {
                 self.write(number, client, session);
                 let wait = self.random.range(15 * MILLI, 60 * MILLI);
-                self.after(wait, Event::Client { proxy: number, client });
+                self.client_later(number, client, wait);
             }
             Some(_) => {
                 let wait = self.random.range(15 * MILLI, 60 * MILLI);
-                self.after(wait, Event::Client { proxy: number, client });
+                self.client_later(number, client, wait);
             }
         }
     }
@@ -221,7 +232,7 @@ impl World {
                 }
             }
         }
-        self.after(wait, Event::Client { proxy: number, client });
+        self.client_later(number, client, wait);
     }
 
     fn write(&mut self, number: usize, client: usize, session: Session) {

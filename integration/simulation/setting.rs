@@ -24,8 +24,6 @@ pub enum Flaw {
     ReceivedIgnored,
     /// Each watcher decides alone.
     NoQuorum,
-    /// A step that closes a server says done and did nothing.
-    FenceLies,
 }
 
 /// One seed's world before it starts.
@@ -75,7 +73,7 @@ impl Setting {
             durability: match flaw {
                 Flaw::LeaseNotAwaited => fence,
                 Flaw::ReceivedIgnored => lossless(AcknowledgedIn::Any),
-                Flaw::None | Flaw::NoQuorum | Flaw::FenceLies => durability,
+                Flaw::None | Flaw::NoQuorum => durability,
             },
             timing: Timing::default(),
             skip_start: random.permille(700),

@@ -2,7 +2,7 @@
 
 use crate::network::Node;
 use crate::servers::Following;
-use crate::setting::{self, Flaw};
+use crate::setting;
 use crate::world::{Event, MILLI, World};
 use regent::decision::plan::{Outcome, Step};
 use regent::decision::report::Writable;
@@ -176,7 +176,7 @@ impl World {
 
     fn close_server(&mut self, task: &Task) -> Result<(), Outcome> {
         let server = &self.servers[task.server];
-        if server.writable != Writable::Closed && self.setting.flaw != Flaw::FenceLies {
+        if server.writable != Writable::Closed {
             self.permitted(task)?;
             let server = &mut self.servers[task.server];
             server.end_sessions();

@@ -23,10 +23,6 @@ impl Tally {
         }
     }
 
-    pub fn get(&self, kind: &str, word: &str) -> u64 {
-        self.0.get(&(kind.to_owned(), word.to_owned())).copied().unwrap_or(0)
-    }
-
     /// One line per kind.
     pub fn table(&self) -> String {
         let mut text = String::new();

@@ -157,7 +157,7 @@ impl World {
             self.after(0, Event::ProxyTick { proxy });
             for client in 0..self.proxies[proxy].clients.len() {
                 let wait = self.random.range(1, 50 * MILLI);
-                self.after(wait, Event::Client { proxy, client });
+                self.client_later(proxy, client, wait);
             }
         }
         self.after(TROUBLE, Event::Fault);

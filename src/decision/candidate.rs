@@ -55,7 +55,7 @@ struct Score {
 
 /// All servers but the present primary, best candidate first, with the reasons.
 pub fn rank(situation: &Situation, survey: &Survey) -> Vec<Candidate> {
-    let everything = survey.everything();
+    let everything = everything(situation, survey);
     let mut ranked: Vec<_> = situation
         .replicas()
         .enumerate()
@@ -77,11 +77,14 @@ impl Survey {
         }
         survey
     }
+}
 
-    /// Everything that any surveyed server holds.
-    pub fn everything(&self) -> Option<Gtids> {
-        self.received.values().cloned().reduce(|all, more| all.union(&more))
-    }
+/// Everything that any surveyed server holds, but for what one of them wrote by itself: nobody is
+/// to be given that.
+pub fn everything(situation: &Situation, survey: &Survey) -> Option<Gtids> {
+    let all = survey.received.values().cloned().reduce(|all, more| all.union(&more))?;
+    let errant = situation.replicas().filter_map(|server| errant(situation, survey, server));
+    Some(errant.fold(all, |all, errant| all.minus(&errant)))
 }
 
 fn judge(
@@ -159,24 +162,35 @@ fn exclusion(
         }
     }
     errant(situation, survey, server)
+        .map(|own| format!("holds transactions nobody else has: {own}"))
 }
 
-/// Transactions that neither the former primary nor any other survivor can account for.
-fn errant(situation: &Situation, survey: &Survey, server: &ServerSpec) -> Option<String> {
-    let primary = situation.primary()?;
-    // The newest thing known of the former primary, however old: it tells its identity.
-    let views = situation.views.get(&primary.name)?;
-    let former = views.values().find_map(|view| view.sight.status());
+/// Transactions that a replica numbered itself and that neither the former primary nor any other
+/// survivor holds.
+///
+/// What a dead primary held last is unknown, but it cannot have got these from anybody else: a
+/// transaction that one replica alone received is numbered by the primary, or by an earlier one.
+fn errant(situation: &Situation, survey: &Survey, server: &ServerSpec) -> Option<Gtids> {
+    let status = situation.status(&server.name)?;
     let executed = survey.executed.get(&server.name)?;
-    let others = situation.replicas().filter(|other| other.name != server.name);
-    let mut known = others.filter_map(|other| survey.received.get(&other.name)).cloned();
-    let known = known.try_fold(None::<Gtids>, |all, more| {
-        Some(Some(all.map_or(more.clone(), |all| all.union(&more))))
-    })??;
-    let former = former?;
-    let beyond = executed.minus(&known).minus(&former.executed);
-    let beyond = beyond.without_origin(former.uuid.as_deref(), former.server_id);
-    (!beyond.is_empty()).then(|| format!("holds transactions nobody else has: {beyond}"))
+    let others = situation.spec.servers.iter().filter(|other| other.name != server.name);
+    let known = others.filter_map(|other| {
+        let reported = situation.status(&other.name).map(Status::received);
+        let surveyed = survey.received.get(&other.name).cloned();
+        match (surveyed, reported) {
+            (Some(surveyed), Some(reported)) => Some(surveyed.union(&reported)),
+            (surveyed, reported) => surveyed.or(reported),
+        }
+    });
+    // Alone there is nobody to compare with.
+    let known = known.reduce(|all, more| all.union(&more))?;
+    let beyond = executed.minus(&known);
+    let own = beyond.minus(&beyond.without_origin(status.uuid.as_deref(), status.server_id));
+    // What a former primary numbered is everybody's, unless its history forked: then it lacks
+    // something that the others hold.
+    let was_primary = situation.state.primaries.contains(&server.name);
+    let forked = !status.received().contains(&known);
+    (!own.is_empty() && (forked || !was_primary)).then_some(own)
 }
 
 /// What speaks against its place; `None` when nothing does.

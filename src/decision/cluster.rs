@@ -12,7 +12,7 @@ use super::topology::{ClusterName, Epoch, ServerName};
 use super::view::EventView;
 use crate::clock::WallTime;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The newest format of entries and snapshots this version understands.
 pub const FORMAT: u32 = 1;
@@ -57,6 +57,9 @@ pub struct ClusterState {
     /// What will protect the commits of the next primary, while the route is closed.
     #[serde(default)]
     pub preparing: Option<Protection>,
+    /// Servers that were primary under Regent at any time: what they numbered was for everybody.
+    #[serde(default)]
+    pub primaries: BTreeSet<ServerName>,
     /// The open procedure.
     #[serde(default)]
     pub procedure: Option<Procedure>,
@@ -283,6 +286,7 @@ impl ClusterState {
             writer: self.writer.clone(),
             protection: self.protection.clone(),
             preparing: self.preparing.clone(),
+            primaries: self.primaries.clone(),
             procedure: self.procedure.clone(),
             ended: VecDeque::new(),
             last_procedure: self.last_procedure,
@@ -355,6 +359,7 @@ impl ClusterState {
         }
         self.epoch = self.epoch.next();
         self.writer = Writer::Open { primary: primary.clone() };
+        self.primaries.insert(primary.clone());
         notes
             .add("adopted", format!("adopted with primary {primary}, epoch {}: {why}", self.epoch));
         Ok(())
@@ -479,6 +484,7 @@ impl ClusterState {
                 let closed = matches!(self.writer, Writer::Closed { .. });
                 if kind.closes_route() || closed {
                     self.writer = Writer::Open { primary: server.clone() };
+                    self.primaries.insert(server.clone());
                     self.protection = self.preparing.take().unwrap_or_default();
                     self.protection.may_acknowledge.remove(server);
                     let text = format!("route opened to {server} under epoch {}", self.epoch);

@@ -3,8 +3,11 @@
 //! A primary is dead when a majority of watchers says so *and* no replica shows that it lives.
 //! A stale view is unknown, and unknown is never dead.
 
+use super::candidate::{Survey, rank};
 use super::cluster::Writer;
 use super::durability;
+use super::gtid::Gtids;
+use super::planning::tell;
 use super::report::{Channel, Receiver, Sight, Status, Writable};
 use super::situation::{Situation, View};
 use super::topology::{Durability, ServerName, ServerSpec, WatcherName};
@@ -60,7 +63,7 @@ kinds! {
     PrimaryHung = "primary_hung";
     /// Some watchers cannot reach the primary, but others or its replicas do.
     PrimaryUnreachableInPart = "primary_unreachable_in_part";
-    /// The primary runs but lets no watcher in: too many connections, or starting.
+    /// The primary runs but lets no watcher in: too many connections, starting, account refused.
     PrimaryUseless = "primary_useless";
     /// The primary came back without transactions that its replicas hold.
     PrimaryLostTransactions = "primary_lost_transactions";
@@ -150,6 +153,7 @@ pub fn diagnose(situation: &Situation) -> Vec<Finding> {
         for replica in situation.replicas() {
             found.extend(replica_findings(situation, replica));
         }
+        found.extend(no_candidate(situation));
     } else {
         found.extend(super::adoption::finding(situation));
     }
@@ -183,7 +187,7 @@ fn primary_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Finding>
         None
     };
     let Some(status) = situation.status(&primary.name) else {
-        let useless = fresh.iter().find(|(_, view)| matches!(view.sight, Sight::Useless(_)));
+        let useless = fresh.iter().find(|(_, view)| view.sight.shows_life());
         return finding
             .into_iter()
             .chain(useless.map(|(_, view)| {
@@ -250,10 +254,7 @@ fn primary_role(situation: &Situation, primary: &ServerSpec, status: &Status) ->
         );
         return Some(of(FindingKind::PrimaryStalled, primary, text, Vec::new()));
     }
-    let ahead = situation.replicas().find_map(|replica| {
-        let held = situation.status(&replica.name)?.received();
-        (!status.executed.contains(&held)).then_some((replica, held.minus(&status.executed)))
-    });
+    let ahead = lost_by(situation, status);
     if let Some((replica, missing)) = ahead {
         let text =
             format!("{} lacks transactions that {} holds: {missing}", primary.name, replica.name);
@@ -266,6 +267,24 @@ fn primary_role(situation: &Situation, primary: &ServerSpec, status: &Status) ->
     }
     let text = format!("{} takes no writes although it is the primary", primary.name);
     Some(of(FindingKind::PrimaryReadOnly, primary, text, Vec::new()))
+}
+
+/// What a replica holds and its primary has lost.
+///
+/// A former primary may hold a last transaction that nobody else ever had. So it counts only what
+/// the primary itself numbered, or what all replicas hold, or anything when it came back empty.
+fn lost_by<'a>(situation: &'a Situation, status: &Status) -> Option<(&'a ServerSpec, Gtids)> {
+    let held: Vec<_> = situation
+        .replicas()
+        .filter_map(|replica| Some((replica, situation.status(&replica.name)?.received())))
+        .collect();
+    held.iter().find_map(|(replica, theirs)| {
+        let missing = theirs.minus(&status.executed);
+        let own = missing.without_origin(status.uuid.as_deref(), status.server_id) != missing;
+        let common = held.len() > 1 && held.iter().all(|(_, other)| other.contains(&missing));
+        let lost = !missing.is_empty() && (own || common || status.executed.is_empty());
+        lost.then_some((*replica, missing))
+    })
 }
 
 fn protection_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Finding> {
@@ -335,13 +354,19 @@ fn replica_findings(situation: &Situation, replica: &ServerSpec) -> Vec<Finding>
         if failing.count() < situation.majority() {
             return Vec::new();
         }
-        let text = format!("{} cannot be reached", replica.name);
+        let running = fresh.iter().find(|(_, view)| view.sight.shows_life());
+        let text = match running {
+            Some((_, view)) => format!("{} {}", replica.name, view.sight),
+            None => format!("{} cannot be reached", replica.name),
+        };
         return vec![of(FindingKind::ReplicaUnreachable, replica, text, evidence(&fresh))];
     };
     let mut found = Vec::new();
-    if let Some(text) = divergence(situation, replica, status) {
+    if let Some(beyond) = divergence(situation, replica) {
+        let text =
+            format!("{} holds transactions that the primary does not have: {beyond}", replica.name);
         found.push(of(FindingKind::ReplicaDiverged, replica, text, Vec::new()));
-    } else if let Some(error) = status.channel().and_then(|channel| channel.error.as_ref()) {
+    } else if let Some(error) = status.channel().and_then(|it| breaking(situation, it)) {
         let text = format!("{} stopped with error {}: {}", replica.name, error.code, error.text);
         found.push(of(FindingKind::ReplicaBroken, replica, text, Vec::new()));
     } else if let Some(text) = astray(situation, replica, status.channel()) {
@@ -366,17 +391,25 @@ fn replica_findings(situation: &Situation, replica: &ServerSpec) -> Vec<Finding>
 ///
 /// The two were not read at the same moment, so a replica may seem to be ahead; but only in
 /// transactions that the primary itself numbered, and those are left out.
-fn divergence(situation: &Situation, replica: &ServerSpec, status: &Status) -> Option<String> {
-    let primary = situation.primary()?;
-    let theirs = situation.status(&primary.name)?;
-    if !matches!(situation.state.writer, Writer::Open { .. }) {
-        return None;
-    }
-    let beyond = status.executed.minus(&theirs.executed);
+///
+/// Only a primary that takes writes is compared with: another may lack some for other reasons.
+pub(super) fn divergence(situation: &Situation, replica: &ServerSpec) -> Option<Gtids> {
+    let primary = situation.state.writer.primary().filter(|name| **name != replica.name)?;
+    let theirs = situation.status(primary).filter(|it| it.writable == Writable::Open)?;
+    let beyond = situation.status(&replica.name)?.executed.minus(&theirs.executed);
     let beyond = beyond.without_origin(theirs.uuid.as_deref(), theirs.server_id);
-    (!beyond.is_empty()).then(|| {
-        format!("{} holds transactions that {} does not have: {beyond}", replica.name, primary.name)
-    })
+    (!beyond.is_empty()).then_some(beyond)
+}
+
+/// The error that a person must mend: not one that only says that the source was out of reach, nor
+/// one of a receiver that should follow somebody else anyway.
+fn breaking<'a>(
+    situation: &Situation,
+    channel: &'a Channel,
+) -> Option<&'a super::report::ReplicationError> {
+    let right = situation.primary().is_some_and(|primary| primary.address == channel.source);
+    let curable = |code: u32| (2000..3000).contains(&code);
+    channel.error.as_ref().filter(|error| !channel.applying || (right && !curable(error.code)))
 }
 
 fn astray(
@@ -395,6 +428,11 @@ fn astray(
     if channel.source != source.address {
         return Some(format!("{name} follows {} instead of {primary}", channel.source));
     }
+    if situation.status(name).is_some_and(|status| status.semi_sync.source) {
+        return Some(format!(
+            "{name} applies nothing, as its own commits wait for acknowledgements"
+        ));
+    }
     match (channel.receiver, channel.applying) {
         (Receiver::Stopped, _) => Some(format!("{name} does not receive")),
         (Receiver::Connected | Receiver::Connecting, false) => {
@@ -402,6 +440,25 @@ fn astray(
         }
         (Receiver::Connected | Receiver::Connecting, true) => None,
     }
+}
+
+/// Said before it is needed, but not while servers have not been looked at yet.
+fn no_candidate(situation: &Situation) -> Option<Finding> {
+    let looked_at =
+        |replica: &ServerSpec| situation.fresh(&replica.name).count() >= situation.majority();
+    let ranked = rank(situation, &Survey::from_reports(situation));
+    let usable = ranked.iter().any(|candidate| candidate.excluded.is_none());
+    if usable || !situation.replicas().all(looked_at) {
+        return None;
+    }
+    let why: Vec<_> = ranked.iter().map(tell).collect();
+    let why = if why.is_empty() { "there is no other server".to_owned() } else { why.join("; ") };
+    Some(about(
+        FindingKind::NoCandidate,
+        None,
+        format!("nobody could take over: {why}"),
+        Vec::new(),
+    ))
 }
 
 fn setting_findings(situation: &Situation, server: &ServerSpec) -> Vec<Finding> {

@@ -4,6 +4,7 @@
 //! any `may - acks + 1` of them at least one holds every acknowledged commit; and once that many
 //! have stopped receiving, fewer than `acks` are left and no further commit can complete.
 
+use super::diagnosis;
 use super::report::Receiver;
 use super::situation::Situation;
 use super::topology::{AcknowledgedIn, Durability, ServerName, ServerSpec};
@@ -60,7 +61,8 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     let Durability::Lossless { acknowledged_in } = situation.spec.durability else {
         return Wanted::default();
     };
-    let usable = |server: &&ServerSpec| server.name != primary.name && is_usable(situation, server);
+    let usable =
+        |server: &&ServerSpec| server.name != primary.name && is_usable(situation, primary, server);
     let elsewhere = |server: &&ServerSpec| server.data_center != primary.data_center;
     let all: BTreeSet<_> = situation.spec.servers.iter().filter(usable).collect_names();
     let far: BTreeSet<_> =
@@ -74,12 +76,17 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     }
 }
 
-/// A replica that may be promoted, answers, and has semi-sync to offer.
-fn is_usable(situation: &Situation, server: &ServerSpec) -> bool {
-    situation.status(&server.name).is_some_and(|status| {
-        let waits_for_nobody = status.channel().is_none_or(|channel| channel.error.is_none());
-        let stopped = status.channel().is_some_and(|channel| channel.receiver == Receiver::Stopped);
-        waits_for_nobody && (!stopped || status.semi_sync.replica)
+/// A server that answers and that the primary can count on: one that follows it, or will at the end
+/// of the procedure that moves the role. To count on one that does not follow yet would block commits.
+fn is_usable(situation: &Situation, primary: &ServerSpec, server: &ServerSpec) -> bool {
+    let moving = situation.state.procedure.as_ref().is_some_and(|open| open.kind.closes_route());
+    situation.status(&server.name).is_some_and(|status| match status.channel() {
+        None => moving,
+        Some(channel) => {
+            let follows = moving || channel.source == primary.address;
+            let stopped = channel.receiver == Receiver::Stopped;
+            follows && channel.error.is_none() && (!stopped || status.semi_sync.replica)
+        }
     })
 }
 

@@ -30,11 +30,11 @@ pub fn explain(
     if let Act::Open(procedure) = &response.act {
         view.plan = foreseen(situation, procedure, &mut view.loss);
     }
-    if situation.state.writer == Writer::Unassigned {
-        if let Verdict::Primary { why, .. } = adoption::verdict(situation) {
-            view.response = "adopt".to_owned();
-            view.reasons = vec![why];
-        }
+    if situation.state.writer == Writer::Unassigned
+        && let Verdict::Primary { why, .. } = adoption::verdict(situation)
+    {
+        view.response = "adopt".to_owned();
+        view.reasons = vec![why];
     }
     view
 }

@@ -1,13 +1,13 @@
 //! Builders of plans: which stages a procedure has, decided from what is known by then.
 
-use super::candidate::{Candidate, Survey, rank};
+use super::candidate::{self, Candidate, Survey, rank};
 use super::cluster::Writer;
 use super::diagnosis::{Finding, FindingKind};
 use super::durability::{self, Wanted};
 use super::gtid::Gtids;
 use super::plan::Step;
 use super::procedure::{ATTEMPTS, Guard, Kind, Need, Planned, Procedure, Stage};
-use super::report::{Receiver, Writable};
+use super::report::{Receiver, Sight, Writable};
 use super::situation::Situation;
 use super::topology::{ServerName, ServerSpec};
 use std::collections::BTreeSet;
@@ -41,11 +41,18 @@ pub enum Decision {
 pub fn isolate(situation: &Situation, from: &ServerName, accept_loss: bool) -> Vec<Stage> {
     let reachable =
         situation.replicas().filter(|replica| situation.status(&replica.name).is_some());
-    let stops = reachable.map(|replica| Step::ReceiverStopped { server: replica.name.clone() });
-    let mut steps: Vec<_> = stops.map(|step| Planned { step, need: Need::Counts }).collect();
-    let all = steps.len();
+    let protection = &situation.state.protection;
+    let need = protection.survey_need().filter(|_| !accept_loss);
+    // Where a proof is needed, only those that may have acknowledged contribute to it; a quick
+    // replica nearby must not end the wait for the one far away that does.
+    let planned = |replica: &ServerSpec| {
+        let proves = need.is_none() || protection.may_acknowledge.contains(&replica.name);
+        let step = Step::ReceiverStopped { server: replica.name.clone() };
+        Planned { step, need: if proves { Need::Counts } else { Need::Helps } }
+    };
+    let mut steps: Vec<_> = reachable.map(planned).collect();
+    let all = steps.iter().filter(|planned| planned.need == Need::Counts).count();
     steps.push(may(Step::ReadOnly { server: from.clone() }));
-    let need = situation.state.protection.survey_need().filter(|_| !accept_loss);
     let at_least = need.unwrap_or(1).clamp(1, all.max(1));
     let mut isolate = stage("isolate", steps);
     isolate.at_least = at_least;
@@ -82,7 +89,8 @@ pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
         }
     }
     why.insert(0, format!("{} becomes primary", chosen.server));
-    let everything = survey.everything().unwrap_or_else(|| empty_of(&survey, &to.name));
+    let everything = candidate::everything(situation, &survey);
+    let everything = everything.unwrap_or_else(|| empty_of(&survey, &to.name));
     let mut stages = Vec::new();
     if !chosen.complete {
         stages.extend(fetch(situation, &survey, to, &everything));
@@ -148,23 +156,34 @@ fn empty_of(survey: &Survey, server: &ServerName) -> Gtids {
     Gtids::empty(flavor)
 }
 
-/// A stage that gives the candidate what only another survivor holds.
+/// Stages that give the candidate what only other survivors hold, one survivor after the other.
 fn fetch(
     situation: &Situation,
     survey: &Survey,
     to: &ServerSpec,
     everything: &Gtids,
-) -> Option<Stage> {
-    let richest = survey.received.iter().filter(|(server, _)| *server != &to.name);
-    let (richest, _) = richest.min_by_key(|(_, held)| everything.count_beyond(held))?;
-    let source = situation.spec.server(richest)?;
-    let follow = Step::Following {
-        server: to.name.clone(),
-        source: source.name.clone(),
-        address: source.address.clone(),
-    };
-    let steps = vec![must(caught_up(source, everything, PATIENCE)), must(follow)];
-    Some(stage("fetch", steps))
+) -> Vec<Stage> {
+    let mut held = survey.received.get(&to.name).cloned().unwrap_or(everything.minus(everything));
+    let mut others: Vec<_> =
+        survey.received.iter().filter(|(server, _)| *server != &to.name).collect();
+    // Those without errant transactions first, and of them those who hold most.
+    others.sort_by_key(|(_, theirs)| {
+        (theirs.count_beyond(everything), everything.count_beyond(theirs))
+    });
+    let mut stages = Vec::new();
+    for (server, theirs) in others {
+        let missing = everything.minus(&held);
+        let helps = missing.minus(theirs) != missing;
+        let Some(source) = situation.spec.server(server).filter(|_| helps) else { continue };
+        held = held.union(theirs);
+        let unblocked = [source, to].into_iter().filter_map(|server| unblock(situation, server));
+        let mut steps: Vec<_> = unblocked.map(must).collect();
+        steps.push(must(caught_up(source, theirs, PATIENCE)));
+        steps.push(must(following(to, source)));
+        steps.push(must(caught_up(to, theirs, PATIENCE)));
+        stages.push(stage("fetch", steps));
+    }
+    stages
 }
 
 /// The stages from catching up to the last repointed replica.
@@ -177,7 +196,8 @@ fn promotion(
     let wanted = wanted_with(situation, procedure, to);
     let switchover = procedure.kind == Kind::Switchover;
     let within = if switchover { situation.spec.max_replica_lag } else { PATIENCE };
-    let mut ready = vec![must(caught_up(to, everything, within))];
+    let mut ready: Vec<_> = unblock(situation, to).map(must).into_iter().collect();
+    ready.push(must(caught_up(to, everything, within)));
     ready.push(must(Step::CommitsWait { server: to.name.clone(), acks: wanted.acks }));
     let mut opening = vec![must(Step::Writable { server: to.name.clone() })];
     for other in situation.spec.servers.iter().filter(|other| other.name != to.name) {
@@ -185,10 +205,13 @@ fn promotion(
         if former && !procedure.former_is_read_only() {
             continue; // Repaired when it comes back.
         }
-        if !former && situation.status(&other.name).is_none() {
+        let known =
+            situation.status(&other.name).is_some() || procedure.stopped().contains(&other.name);
+        if !former && !known {
             continue;
         }
         opening.extend(acknowledging(situation, &wanted, other).map(may));
+        opening.extend(released(situation, procedure, other).map(may));
         opening.push(may(following(other, to)));
     }
     let mut open = stage("promote", opening);
@@ -204,6 +227,19 @@ fn promotion(
 fn wanted_with(situation: &Situation, procedure: &Procedure, to: &ServerSpec) -> Wanted {
     let mut after = situation.clone();
     after.state.writer = Writer::Open { primary: to.name.clone() };
+    // Receivers that this procedure stopped, whatever error the loss left behind, will follow again.
+    for name in procedure.stopped() {
+        let views = after.views.get_mut(name).into_iter().flat_map(|views| views.values_mut());
+        let alive = views.filter_map(|view| match &mut view.sight {
+            Sight::Alive(status) => Some(status),
+            _ => None,
+        });
+        let channels = alive.flat_map(|status| status.channels.iter_mut());
+        for channel in channels.filter(|channel| channel.applying) {
+            channel.receiver = Receiver::Connected;
+            channel.error = None;
+        }
+    }
     let mut wanted = durability::wanted(&after, to);
     if !procedure.former_is_read_only() {
         wanted.ackers.remove(&procedure.from);
@@ -220,11 +256,31 @@ fn acknowledging(situation: &Situation, wanted: &Wanted, server: &ServerSpec) ->
         .then(|| Step::Acknowledges { server: server.name.clone(), on })
 }
 
+/// A replica whose own commits wait for acknowledgements applies nothing, so a former primary must
+/// stop waiting before it follows.
+fn released(situation: &Situation, procedure: &Procedure, server: &ServerSpec) -> Option<Step> {
+    let former = server.name == procedure.from && situation.state.protection.acks > 0;
+    unblock(situation, server).or_else(|| former.then(|| release(server)))
+}
+
+fn unblock(situation: &Situation, server: &ServerSpec) -> Option<Step> {
+    let waits = situation.status(&server.name).is_some_and(|status| status.semi_sync.source);
+    waits.then(|| release(server))
+}
+
+fn release(server: &ServerSpec) -> Step {
+    Step::CommitsWait { server: server.name.clone(), acks: 0 }
+}
+
 /// The plan that mends a finding; `None` when it cannot be mended now.
 pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
     let primary = situation.primary()?;
     match finding.kind {
-        FindingKind::PrimaryReadOnly | FindingKind::RouteClosed => Some(reopen(situation, primary)),
+        FindingKind::PrimaryReadOnly | FindingKind::RouteClosed => {
+            let mut stages = Vec::from_iter(fence_others(situation));
+            stages.extend(reopen(situation, primary));
+            Some(stages)
+        }
         FindingKind::SecondWriter => {
             let server = finding.server.clone()?;
             Some(vec![stage("fence", vec![must(Step::ReadOnly { server })])])
@@ -238,6 +294,11 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
             let wanted = durability::wanted(situation, primary);
             let mut steps: Vec<_> =
                 acknowledging(situation, &wanted, server).map(must).into_iter().collect();
+            if let Some(release) = unblock(situation, server) {
+                // Closed first: whoever waits there must not be told that it is committed.
+                steps.push(must(Step::ReadOnly { server: server.name.clone() }));
+                steps.push(must(release));
+            }
             steps.push(must(following(server, primary)));
             Some(vec![stage("follow", steps)])
         }
@@ -259,6 +320,17 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
         | FindingKind::NoCandidate
         | FindingKind::SettingEndangers => None,
     }
+}
+
+/// The stage that closes replicas which take writes, as one does when a promotion got stuck.
+fn fence_others(situation: &Situation) -> Option<Stage> {
+    let takes_writes = |server: &&ServerSpec| {
+        situation.status(&server.name).is_some_and(|status| status.writable == Writable::Open)
+    };
+    let writers = situation.replicas().filter(takes_writes);
+    let steps: Vec<_> =
+        writers.map(|server| must(Step::ReadOnly { server: server.name.clone() })).collect();
+    (!steps.is_empty()).then(|| stage("fence", steps))
 }
 
 /// The primary that was there goes on: also how a switchover is rolled back.
@@ -363,7 +435,9 @@ pub fn switchover_objection(situation: &Situation, to: Option<&ServerName>) -> O
         return Some(format!("{primary} is the primary already"));
     }
     if let Some(to) = to.filter(|to| situation.spec.server(to).is_none()) {
-        return Some(format!("there is no server {to} in this cluster"));
+        let names: Vec<_> =
+            situation.spec.servers.iter().map(|server| server.name.as_str()).collect();
+        return Some(format!("there is no server {to}; this cluster has {}", names.join(", ")));
     }
     let survey = Survey::from_reports(situation);
     let ranked = rank(situation, &survey);

@@ -117,6 +117,8 @@ pub enum Need {
     Must,
     /// The stage needs `at_least` of these.
     Counts,
+    /// Does not count, but is given the same time as those that do.
+    Helps,
     /// Nothing waits for it; the procedure ends when it has ended.
     May,
 }
@@ -364,10 +366,12 @@ impl Procedure {
         let planned = &self.plan[stage];
         let mut counted = Tally::default();
         let mut must = Tally::default();
+        let mut helping = Tally::default();
         for (step, Planned { need, .. }) in planned.steps.iter().enumerate() {
             let tally = match need {
                 Need::Must => &mut must,
                 Need::Counts => &mut counted,
+                Need::Helps => &mut helping,
                 Need::May => continue,
             };
             match self.step_state(stage, step) {
@@ -382,7 +386,7 @@ impl Procedure {
             return Progress::Failed;
         }
         let enough = counted.done >= planned.at_least;
-        let settled = counted.open == 0 || standing.graced.contains(&stage);
+        let settled = counted.open + helping.open == 0 || standing.graced.contains(&stage);
         if must.open == 0 && enough && settled { Progress::Complete } else { Progress::Open }
     }
 

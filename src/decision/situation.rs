@@ -37,7 +37,7 @@ pub struct View {
     pub age: Duration,
     /// For how long it has seen this kind of thing without a break.
     pub lasting: Duration,
-    /// In how many probes in a row.
+    /// In how many probes in a row; failed ones confirm each other, whatever their kind.
     pub times: u32,
     /// How long ago the server was last seen to receive something from its source, be it only a
     /// heartbeat; `None` when never.

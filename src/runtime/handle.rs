@@ -129,7 +129,10 @@ mod tests {
                 tokio::spawn(async move { handle.ask(question()).await })
             })
             .collect();
-        tokio::task::yield_now().await;
+        // The scheduler may come back to this task before all others have run once.
+        for _ in 0..MAX_WAITING {
+            tokio::task::yield_now().await;
+        }
         let refused = handle.ask(question()).await.unwrap();
         assert!(matches!(refused, Response::Refused(r) if r.code == RefusalCode::Busy));
         for one in waiting {

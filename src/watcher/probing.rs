@@ -1,7 +1,7 @@
 //! When each server is due for a probe, and what the probes of all watchers said.
 
 use crate::clock::Moment;
-use crate::decision::report::{Receiver, Sight};
+use crate::decision::report::{Receiver, Sight, Status};
 use crate::decision::situation::{View, witness_window};
 use crate::decision::topology::{
     ClusterName, Clusters, ServerKey, ServerName, Timing, WatcherName,
@@ -134,6 +134,7 @@ pub enum News {
 impl Table {
     /// Notes a report.
     pub fn note(&mut self, now: Moment, from: &WatcherName, key: ServerKey, sight: Sight) -> News {
+        let old_news = self.is_old_news(from, &key, &sight);
         let rows = self.0.entry(key).or_default();
         let alive = sight.shows_life().then_some(now);
         let Some(row) = rows.get_mut(from) else {
@@ -144,19 +145,41 @@ impl Table {
         };
         let same = row.sight.same_kind(&sight);
         let notable = !same || !sight.shows_life() || differs(&row.sight, &sight);
-        if same {
+        let still_failing = !row.sight.shows_life() && !sight.shows_life();
+        if same || still_failing {
             row.times = row.times.saturating_add(1);
         } else {
             row.times = 1;
             row.since = now;
         }
-        if received_something(&row.sight, &sight) {
+        if received_something(&row.sight, &sight) && !old_news {
             row.heard = Some(now);
         }
         row.sight = sight;
         row.arrived = now;
         row.last_alive = alive.or(row.last_alive);
         if notable { News::Notable } else { News::Nothing }
+    }
+
+    /// Whether a replica received only what another replica of the same source was known to hold by
+    /// then. One that catches up goes on reading what had arrived long after its source died.
+    fn is_old_news(&self, from: &WatcherName, key: &ServerKey, sight: &Sight) -> bool {
+        let before = self.0.get(key).and_then(|rows| rows.get(from)).map(|row| &row.sight);
+        let channel_of = |sight: &Sight| sight.status().and_then(Status::channel).cloned();
+        let (Some(before), Some(own)) = (before.and_then(channel_of), channel_of(sight)) else {
+            return false;
+        };
+        if before.received == own.received {
+            return false; // A heartbeat, which only a living source sends.
+        }
+        let all = ServerKey { cluster: key.cluster.clone(), server: ServerName::from("") };
+        let of_cluster = self.0.range(all..).take_while(|(other, _)| other.cluster == key.cluster);
+        let others = of_cluster.filter(|(other, _)| other.server != key.server);
+        let statuses =
+            others.flat_map(|(_, rows)| rows.values()).filter_map(|row| row.sight.status());
+        let same_source =
+            |status: &&Status| status.channel().is_some_and(|it| it.source == own.source);
+        statuses.filter(same_source).any(|status| status.received().contains(&own.received))
     }
 
     /// The views of one server as of now.

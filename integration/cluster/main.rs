@@ -1,0 +1,40 @@
+//! The real program on real servers: watchers and a proxy as processes on loopback, a shop that
+//! writes through the proxy, and faults of every kind.
+//!
+//! Each test runs on MySQL and on MariaDB. Where a flavour is not installed it says so and passes,
+//! unless `REGENT_REQUIRE_SERVERS=1`. A test that fails prints the cluster's events and the end of
+//! each log, and keeps its directory.
+
+mod asking;
+mod stage;
+
+mod adoption;
+mod credentials;
+mod death;
+mod durability;
+mod lagging;
+mod leaders;
+mod restarting;
+mod starting;
+mod switching;
+
+/// Makes a test of each scenario for both flavours.
+macro_rules! on_both_flavors {
+    ($($scenario:ident),* $(,)?) => {
+        mod mysql {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() {
+                let flavor = regent::demo::servers::DatabaseFlavor::Mysql;
+                $crate::stage::play(flavor, async |stage| super::$scenario(stage).await).await;
+            })*
+        }
+        mod mariadb {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $scenario() {
+                let flavor = regent::demo::servers::DatabaseFlavor::Mariadb;
+                $crate::stage::play(flavor, async |stage| super::$scenario(stage).await).await;
+            })*
+        }
+    };
+}
+use on_both_flavors;

@@ -1,0 +1,368 @@
+//! The stage: a cluster of processes, a shop that writes, and what must hold whatever happened.
+
+use crate::asking::{Said, Shop, Watchers, run};
+use mysql_async::prelude::Queryable;
+use regent::demo::cluster::{Cluster, ClusterOptions};
+use regent::demo::process::tail;
+use regent::demo::servers::accounts::{MONITOR, REPLICATION};
+use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions};
+use regent::demo::writer::{Writer, WriterOptions, WriterReport};
+use std::error::Error;
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+/// What a scenario or a part of one ends with.
+pub type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Everything ends by itself within this, or never.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A cluster with its shop.
+pub struct Stage {
+    pub cluster: Cluster,
+    pub watchers: Watchers,
+    pub writer: Option<Writer>,
+    /// What earlier writers were told is committed.
+    reports: Vec<WriterReport>,
+    /// Grows with each server that was emptied.
+    rebuilt: u32,
+}
+
+/// Plays a scenario on a lossless cluster whose servers replicate and nothing of Regent runs yet.
+pub async fn play(flavor: DatabaseFlavor, scenario: impl AsyncFnOnce(&mut Stage) -> Outcome) {
+    play_with(ClusterOptions::new(flavor), scenario).await;
+}
+
+/// Like [`play`], with a cluster of the caller's kind.
+pub async fn play_with(
+    mut options: ClusterOptions,
+    scenario: impl AsyncFnOnce(&mut Stage) -> Outcome,
+) {
+    if !is_installed(options.flavor) {
+        return;
+    }
+    let _alone = take_turn();
+    let place = tempfile::Builder::new().prefix("regent-test-").tempdir().expect("a directory");
+    options.directory = Some(place.path().to_owned());
+    options.program = Some(env!("CARGO_BIN_EXE_regent").into());
+    let mut stage = match Stage::set(&options).await {
+        Ok(stage) => stage,
+        Err(error) => panic!("the stage could not be set: {error}"),
+    };
+    let ended = scenario(&mut stage).await;
+    let ended = ended.and_then(|()| stage.no_secret_is_told());
+    if let Err(error) = ended {
+        let told = stage.tell().await;
+        let kept = place.keep();
+        panic!("{error}\n{told}\neverything is kept in {}", kept.display());
+    }
+    stage.cluster.stop().await;
+}
+
+impl Stage {
+    async fn set(options: &ClusterOptions) -> Outcome<Stage> {
+        let cluster = Cluster::start_servers(options).await?;
+        let watchers = Watchers::new(cluster.urls())?;
+        Ok(Stage { cluster, watchers, writer: None, reports: Vec::new(), rebuilt: 0 })
+    }
+
+    /// Starts watchers, proxy and shop, and waits until orders come in.
+    pub async fn begin(&mut self) -> Outcome {
+        self.cluster.start_regent()?;
+        self.whole().await?;
+        self.start_writer();
+        self.writes_go_on().await
+    }
+
+    pub fn start_writer(&mut self) {
+        // Numbers are never used twice, so that every report can be checked at the end.
+        let first_client = 1 + 100 * self.reports.len() as u32;
+        let options = WriterOptions { first_client, ..WriterOptions::default() };
+        self.writer = Some(Writer::start(self.cluster.write_port, options));
+    }
+
+    /// Ends the shop's writing; what it was told is checked at the end.
+    pub async fn stop_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            self.reports.push(writer.stop().await);
+        }
+    }
+
+    /// Ends the shop's writing and checks nothing of it.
+    pub async fn forget_writes(&mut self) {
+        self.stop_writer().await;
+        // The place stays taken, so that no number is used twice.
+        for report in &mut self.reports {
+            report.acknowledged.clear();
+        }
+    }
+
+    /// Waits until the question has an answer.
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut question: impl AsyncFnMut(&Stage) -> Option<T>,
+    ) -> Outcome<T> {
+        let asking = async {
+            loop {
+                if let Some(answer) = question(self).await {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let answer = tokio::time::timeout(limit, asking).await;
+        Ok(answer.map_err(|_| format!("{what}: not within {limit:?}"))?)
+    }
+
+    /// Waits until the cluster's status is as wanted.
+    pub async fn until_shop(&self, what: &str, wanted: impl Fn(&Shop) -> bool) -> Outcome<Shop> {
+        let look = async |stage: &Stage| stage.watchers.shop().await.filter(&wanted);
+        self.until(what, PATIENCE, look).await
+    }
+
+    /// Waits until everything serves in its role, and commits wait for acknowledgements if they should.
+    pub async fn whole(&self) -> Outcome<Shop> {
+        self.until_shop("everything serves", |shop| {
+            let lossless = shop.view["durability"] == "lossless";
+            shop.is_whole() && (shop.acks() > 0 || !lossless)
+        })
+        .await
+    }
+
+    /// The name of the primary.
+    pub async fn primary(&self) -> Outcome<String> {
+        let shop = self.until_shop("there is a primary", |shop| shop.primary().is_some()).await?;
+        Ok(shop.primary().unwrap_or_default().to_owned())
+    }
+
+    /// The watcher that leads, by its place.
+    pub async fn leader(&self) -> Outcome<usize> {
+        let shop = self.until_shop("somebody leads", |shop| shop.leader.is_some()).await?;
+        let place = Cluster::WATCHERS.iter().position(|id| Some(*id) == shop.leader.as_deref());
+        Ok(place.ok_or("an unknown watcher leads")?)
+    }
+
+    pub fn server(&mut self, name: &str) -> &mut Server {
+        self.cluster.server(name).expect("a declared server")
+    }
+
+    pub fn peek(&self, name: &str) -> &Server {
+        self.cluster.servers.iter().find(|it| it.name() == name).expect("a declared server")
+    }
+
+    /// The servers other than this one.
+    pub fn others(&self, than: &str) -> Vec<String> {
+        let names = self.cluster.servers.iter().map(|it| it.name().to_owned());
+        names.filter(|name| name != than).collect()
+    }
+
+    pub fn flavor(&self) -> DatabaseFlavor {
+        self.cluster.servers[0].flavor()
+    }
+
+    pub fn is_mysql(&self) -> bool {
+        self.flavor() == DatabaseFlavor::Mysql
+    }
+
+    /// Runs statements in one session with every privilege, writing no binary log.
+    pub async fn locally(&self, server: &str, statements: &[&str]) -> Outcome {
+        let mut session = self.peek(server).connect().await?;
+        session.query_drop("SET SESSION sql_log_bin=0").await?;
+        for statement in statements {
+            session.query_drop(*statement).await?;
+        }
+        Ok(session.disconnect().await?)
+    }
+
+    /// Waits until the shop has had further orders acknowledged.
+    pub async fn writes_go_on(&self) -> Outcome {
+        let writer = self.writer.as_ref().ok_or("nobody writes")?;
+        // What was under way at a fault may still be acknowledged for a moment.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let seen = writer.acknowledged();
+        let more = async |_: &Stage| (writer.acknowledged() >= seen + 20).then_some(());
+        self.until("writes go on", PATIENCE, more).await
+    }
+
+    /// Waits until another server than this one is the primary and writes go on.
+    pub async fn failed_over(&self, from: &str) -> Outcome<String> {
+        let moved = |shop: &Shop| shop.primary().is_some_and(|it| it != from);
+        let shop = self.until_shop("another server is the primary", moved).await?;
+        self.writes_go_on().await?;
+        Ok(shop.primary().unwrap_or_default().to_owned())
+    }
+
+    /// Starts a killed server again and waits until it follows. Where it holds transactions that
+    /// nobody was told of, it is emptied first, as a person would do; true when that was so.
+    pub async fn bring_back(&mut self, name: &str) -> Outcome<bool> {
+        self.server(name).restart().await?;
+        self.takes_no_writes(name).await?;
+        let settled = |shop: &Shop| {
+            let finding = shop.finding("replica_diverged");
+            shop.health(name) == "healthy" && !shop.busy() || finding.is_some()
+        };
+        let shop = self.until_shop(&format!("{name} follows again"), settled).await?;
+        self.takes_no_writes(name).await?;
+        let diverged = shop.finding("replica_diverged").is_some();
+        if diverged {
+            self.rebuild(name).await?;
+        }
+        self.whole().await?;
+        self.takes_no_writes(name).await?;
+        if !diverged {
+            self.was_never_written_to(name).await?;
+        }
+        Ok(diverged)
+    }
+
+    /// Empties a server, as a person would whose data is of no use any more; it fetches everything
+    /// from the primary then. Its old number would make it pass over all that it once wrote itself.
+    pub async fn rebuild(&mut self, name: &str) -> Outcome {
+        self.rebuilt += 100_000;
+        let number = u32::from(self.peek(name).port()) + self.rebuilt;
+        let extra = vec![format!("--server-id={number}")];
+        self.server(name).set_options(ServerOptions { extra, ..ServerOptions::default() });
+        Ok(self.server(name).wipe_and_recreate().await?)
+    }
+
+    async fn takes_no_writes(&self, name: &str) -> Outcome {
+        if self.peek(name).is_writable().await? {
+            return Err(format!("{name} came back and takes writes").into());
+        }
+        Ok(())
+    }
+
+    /// No session of the shop was led to this server since it started.
+    pub async fn was_never_written_to(&self, name: &str) -> Outcome {
+        let counted = "SELECT CAST(COALESCE(SUM(TOTAL_CONNECTIONS), 0) AS UNSIGNED) \
+                       FROM performance_schema.users WHERE USER = 'shop'";
+        let count: Option<u64> = self.peek(name).query(counted).await?;
+        if count != Some(0) {
+            return Err(format!("{name} was led {count:?} sessions after it came back").into());
+        }
+        Ok(())
+    }
+
+    /// Ends the shop and checks what must hold whatever happened: one server takes writes, all that
+    /// run follow it and hold the same, and every acknowledged order is there.
+    pub async fn judge(&mut self) -> Outcome {
+        self.stop_writer().await;
+        let shop = self.until_shop("nothing is under way", |it| !it.busy()).await?;
+        let primary = shop.primary().ok_or("there is no primary")?.to_owned();
+        let writable = self.cluster.writable().await;
+        if writable != [primary.clone()] {
+            return Err(format!("{primary} is the primary and {writable:?} take writes").into());
+        }
+        let mut running = Vec::new();
+        for server in &mut self.cluster.servers {
+            if server.is_running() {
+                running.push(server.name().to_owned());
+            }
+        }
+        self.held_by(&primary).await?;
+        for name in running.iter().filter(|name| **name != primary) {
+            let follows = |shop: &Shop| shop.server(name)["follows"] == primary.as_str();
+            self.until_shop(&format!("{name} follows {primary}"), follows).await?;
+            // What was under way when the shop ended may still be committed, here and there.
+            let same = async |stage: &Stage| {
+                let held = stage.held_by(name).await.ok()?;
+                (held == stage.held_by(&primary).await.ok()?).then_some(())
+            };
+            self.until(&format!("{name} holds what {primary} holds"), PATIENCE, same).await?;
+        }
+        let told: u64 = self.reports.iter().map(WriterReport::count).sum();
+        if told == 0 {
+            return Err("no order was ever acknowledged, so this proves nothing".into());
+        }
+        Ok(())
+    }
+
+    /// How many orders a server holds of each writer; an error when an acknowledged one is missing.
+    async fn held_by(&self, server: &str) -> Outcome<Vec<u64>> {
+        let mut all = Vec::new();
+        for report in &self.reports {
+            let held = report.compare(self.peek(server).port()).await?;
+            if !held.missing.is_empty() {
+                let missing = &held.missing[..held.missing.len().min(10)];
+                return Err(format!("{server} lacks acknowledged orders: {missing:?} ...").into());
+            }
+            all.push(held.present);
+        }
+        Ok(all)
+    }
+
+    /// Runs a command of `regent` against the watchers.
+    pub async fn regent(&self, arguments: &[&str]) -> Outcome<Said> {
+        run(arguments, &self.cluster.urls().join(",")).await
+    }
+
+    fn logs(&self) -> Vec<std::path::PathBuf> {
+        let nodes = Cluster::WATCHERS.iter().chain(&["proxy1"]);
+        nodes.map(|id| self.cluster.log_of(id)).collect()
+    }
+
+    fn no_secret_is_told(&self) -> Outcome {
+        for log in self.logs() {
+            holds_no_secret(&log.display().to_string(), &read(&log))?;
+        }
+        Ok(())
+    }
+
+    /// The cluster's events, its status and the end of each log.
+    async fn tell(&self) -> String {
+        let mut text = String::from("\n== events\n");
+        for (seq, kind, event) in self.watchers.events().await {
+            text += &format!("{seq} {kind}: {event}\n");
+        }
+        let status = self.watchers.get("/v1/status").await.unwrap_or_default();
+        text += &format!("== status\n{status}\n");
+        for log in self.logs() {
+            text += &format!("== {}\n{}\n", log.display(), tail(&log, 15));
+        }
+        text
+    }
+}
+
+/// An error when a text holds a password.
+pub fn holds_no_secret(place: &str, text: &str) -> Outcome {
+    for account in [MONITOR, REPLICATION] {
+        if text.contains(account.password) {
+            return Err(format!("{place} tells the password of {}", account.user).into());
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+#[expect(clippy::print_stderr, reason = "whoever runs the tests should know what was left out")]
+fn is_installed(flavor: DatabaseFlavor) -> bool {
+    match Installation::find(flavor) {
+        Ok(_) => true,
+        Err(error) => {
+            let required = std::env::var_os("REGENT_REQUIRE_SERVERS").is_some_and(|it| it == "1");
+            assert!(!required, "{error}");
+            eprintln!("skipped: {error}");
+            false
+        }
+    }
+}
+
+/// One cluster at a time on this machine, whichever runner starts the tests.
+fn take_turn() -> File {
+    let user = rustix::process::geteuid().as_raw();
+    let path = std::env::temp_dir().join(format!("regent-tests-{user}.lock"));
+    let file = File::create(path).expect("the temporary directory takes files");
+    file.lock().expect("locks work on the temporary directory");
+    file
+}
+
+/// An error with this text unless the condition holds.
+pub fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(otherwise().into()) }
+}
