@@ -11,7 +11,7 @@ use regent::demo::ports::free_ports;
 use regent::demo::servers::accounts::{MONITOR, REPLICATION};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet};
 use regent::runtime::mysql::probe::Prober;
-use regent::runtime::steps::{Access, perform};
+use regent::runtime::steps::{Access, Link, perform};
 use std::time::Duration;
 
 pub use DatabaseFlavor::{Mariadb, Mysql};
@@ -20,6 +20,7 @@ pub struct Cluster {
     pub servers: Vec<Server>,
     pub clock: Clock,
     pub flavor: DatabaseFlavor,
+    links: Vec<Link>,
     _place: tempfile::TempDir,
 }
 
@@ -43,7 +44,8 @@ impl Cluster {
             let name = format!("db{}", number + 1);
             servers.push(set.start(&name, port, ServerOptions::default()).await.unwrap());
         }
-        Some(Cluster { servers, clock: Clock::start(), flavor, _place: place })
+        let links = servers.iter().map(|_| Link::default()).collect();
+        Some(Cluster { servers, clock: Clock::start(), flavor, links, _place: place })
     }
 
     /// The first server is the primary, the others follow it.
@@ -103,6 +105,7 @@ impl Cluster {
             credentials: credentials(),
             timing: Timing::default(),
             clock: self.clock,
+            link: self.links[at].clone(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Carries out ordered steps, one at a time on each server, and reports how they ended.
 
 use super::metrics::Metrics;
-use super::steps::{Access, perform};
+use super::steps::{Access, Link, perform};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decision::plan::Outcome;
@@ -41,6 +41,7 @@ impl Orders {
                     credentials: cluster.credentials.clone(),
                     timing: config.timing,
                     clock,
+                    link: Link::default(),
                 };
                 servers.insert(key, (access, Arc::default()));
             }

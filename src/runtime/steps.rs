@@ -16,7 +16,13 @@ pub struct Access {
     pub timing: Timing,
     /// The clock the order's permit was read from.
     pub clock: Clock,
+    /// The last step's connection, while it is fresh; clones share it.
+    pub link: Link,
 }
+
+/// A connection kept from one step on a server to its next one.
+#[derive(Clone, Debug, Default)]
+pub struct Link(pub(in crate::runtime) super::mysql::steps::Kept);
 
 /// Brings about a step's state; ends within the step's limit.
 ///

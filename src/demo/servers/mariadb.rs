@@ -8,20 +8,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The settings of every server: what Regent recommends for production, with small buffers.
+/// What Regent recommends for production, as an option file.
+pub(super) const RECOMMENDED: &str = include_str!("../../../docker/settings/mariadb.cnf");
+
+/// What demonstrations add to that: small buffers.
 pub(super) const SETTINGS: &[&str] = &[
-    "--gtid-strict-mode=ON",
-    "--log-bin=binlog",
-    "--binlog-format=ROW",
-    "--log-slave-updates=ON",
-    "--sync-binlog=1",
-    "--innodb-flush-log-at-trx-commit=1",
-    "--relay-log=relay",
-    "--relay-log-recovery=OFF",
-    "--sync-relay-log=1",
-    "--slave-net-timeout=5",
-    // One applier alone falls behind clients that commit in groups, and a failover waits for it.
-    "--slave-parallel-threads=4",
     "--innodb-buffer-pool-size=32M",
     "--innodb-log-file-size=32M",
     "--innodb-log-buffer-size=4M",
@@ -41,7 +32,7 @@ pub(super) const SETTINGS: &[&str] = &[
     "--performance-schema-events-waits-history-long-size=100",
 ];
 
-pub(super) const READ_ONLY: &[&str] = &["--read-only=ON"];
+pub(super) const OPENED: &[&str] = &["--read-only=OFF"];
 
 /// The scripts that `mariadb-install-db` runs, in its order; those that a version lacks are passed over.
 const SCRIPTS: &[&str] = &[

@@ -7,21 +7,13 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-/// The settings of every server: what Regent recommends for production, with small buffers.
+/// What Regent recommends for production, as an option file.
+pub(super) const RECOMMENDED: &str = include_str!("../../../docker/settings/mysql.cnf");
+
+/// What demonstrations add to that: small buffers, and no files or ports elsewhere.
 pub(super) const SETTINGS: &[&str] = &[
     "--mysqlx=0",
     "--secure-file-priv=",
-    "--gtid-mode=ON",
-    "--enforce-gtid-consistency=ON",
-    "--log-bin=binlog",
-    "--log-replica-updates=ON",
-    "--sync-binlog=1",
-    "--innodb-flush-log-at-trx-commit=1",
-    "--relay-log=relay",
-    // Received transactions are a replica's treasure: kept through a crash, synced as they arrive.
-    "--relay-log-recovery=OFF",
-    "--sync-relay-log=1",
-    "--replica-net-timeout=5",
     "--innodb-buffer-pool-size=32M",
     "--innodb-redo-log-capacity=32M",
     "--innodb-log-buffer-size=4M",
@@ -43,7 +35,7 @@ pub(super) const SETTINGS: &[&str] = &[
     "--performance-schema-events-transactions-history-long-size=100",
 ];
 
-pub(super) const READ_ONLY: &[&str] = &["--read-only=ON", "--super-read-only=ON"];
+pub(super) const OPENED: &[&str] = &["--read-only=OFF", "--super-read-only=OFF"];
 
 /// Where an installation keeps what the server reads besides its data.
 pub(super) fn places(installation: &Installation) -> Vec<OsString> {

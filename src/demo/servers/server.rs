@@ -247,12 +247,21 @@ impl Server {
         self.place.join("server.pid")
     }
 
+    fn settings(&self) -> PathBuf {
+        self.place.join("server.cnf")
+    }
+
     fn scratch(&self) -> PathBuf {
         self.place.join("scratch")
     }
 
     fn launch(&mut self) -> Result<(), ServerError> {
         std::fs::create_dir_all(self.scratch())?;
+        let recommended = match self.flavor() {
+            DatabaseFlavor::Mysql => mysql::RECOMMENDED,
+            DatabaseFlavor::Mariadb => mariadb::RECOMMENDED,
+        };
+        std::fs::write(self.settings(), recommended)?;
         let launch = Launch {
             program: self.installation.server().to_owned(),
             arguments: self.arguments(),
@@ -264,20 +273,22 @@ impl Server {
     }
 
     fn arguments(&self) -> Vec<OsString> {
-        let (places, settings, read_only) = match self.flavor() {
+        let (places, settings, opened) = match self.flavor() {
             DatabaseFlavor::Mysql => {
-                (mysql::places(&self.installation), mysql::SETTINGS, mysql::READ_ONLY)
+                (mysql::places(&self.installation), mysql::SETTINGS, mysql::OPENED)
             }
             DatabaseFlavor::Mariadb => {
-                (mariadb::places(&self.installation), mariadb::SETTINGS, mariadb::READ_ONLY)
+                (mariadb::places(&self.installation), mariadb::SETTINGS, mariadb::OPENED)
             }
         };
-        let mut all = vec![OsString::from("--no-defaults")];
+        // The server accepts it as the first option only.
+        let mut all =
+            vec![OsString::from(format!("--defaults-file={}", self.settings().display()))];
         all.extend(places);
         all.extend(super::as_user());
         all.extend(settings.iter().map(OsString::from));
-        if self.options.read_only {
-            all.extend(read_only.iter().map(OsString::from));
+        if !self.options.read_only {
+            all.extend(opened.iter().map(OsString::from));
         }
         let port = self.port;
         let own = [

@@ -229,6 +229,25 @@ impl Dialect {
         }
     }
 
+    /// Ends every later statement of the session that takes longer, on the server itself; zero
+    /// lifts the limit. Absent where that holds for reading statements only.
+    pub fn limit_statements(&self, limit: Duration) -> Option<String> {
+        match self.flavor {
+            Flavor::MySql => None,
+            Flavor::MariaDb => Some(format!("SET SESSION max_statement_time = {}", seconds(limit))),
+        }
+    }
+
+    /// Asks which settings the server itself keeps across a restart, as names and values.
+    pub fn persisted(&self) -> Option<&'static str> {
+        match self.flavor {
+            Flavor::MySql => Some(
+                "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.persisted_variables",
+            ),
+            Flavor::MariaDb => None,
+        }
+    }
+
     /// Names of users whom `read_only` does not stop, where nothing stronger exists.
     pub fn privileged_users(&self) -> Option<&'static str> {
         match self.flavor {
@@ -255,20 +274,26 @@ impl Dialect {
         self.semi_sync_replica.is_none().then(|| mysql::install_replica(self.version))
     }
 
-    /// Lets commits wait for `acks` acknowledgements without end, or not at all.
-    pub fn commits_wait(&self, acks: u32) -> Vec<String> {
+    /// How `acks` acknowledgements are waited for without end: settings and their values, apart
+    /// from the switch itself ([`Dialect::source_waits`]).
+    pub fn waiting_settings(&self, acks: u32) -> Vec<(String, String)> {
         let naming = self.semi_sync_source.unwrap_or(Naming::New);
         match self.flavor {
-            Flavor::MySql => mysql::commits_wait(naming, acks),
-            Flavor::MariaDb => mariadb::commits_wait(acks),
+            Flavor::MySql => mysql::waiting_settings(naming, acks),
+            Flavor::MariaDb => mariadb::waiting_settings(),
         }
+    }
+
+    /// The name of the switch that lets commits wait.
+    pub fn waiting_switch(&self) -> String {
+        let source = self.semi_sync_source.unwrap_or(Naming::New).source();
+        format!("rpl_semi_sync_{source}_enabled")
     }
 
     /// Switches the waiting of commits off, or on again as it was set, until the next restart.
     pub fn source_waits(&self, on: bool) -> String {
-        let source = self.semi_sync_source.unwrap_or(Naming::New).source();
         let value = if on { "ON" } else { "OFF" };
-        format!("SET GLOBAL rpl_semi_sync_{source}_enabled = {value}")
+        format!("SET GLOBAL {} = {value}", self.waiting_switch())
     }
 
     /// Says whether commits wait even while nobody is connected who could acknowledge.

@@ -2,6 +2,7 @@
 
 mod applier;
 mod following;
+mod link;
 mod read_only;
 mod receiver;
 mod semi_sync;
@@ -11,6 +12,7 @@ mod writable;
 use crate::clock::Moment;
 use crate::decision::plan::{Facts, Outcome, Step};
 use crate::runtime::steps::Access;
+pub(in crate::runtime) use link::Kept;
 use session::{Session, StepError};
 
 /// Brings about a step's state; the caller limits the time to `deadline`.
@@ -33,7 +35,7 @@ async fn attempt(
     permit: Moment,
     deadline: Moment,
 ) -> Result<Facts, StepError> {
-    let mut session = Session::open(access, permit, deadline).await?;
+    let mut session = Session::resume(access, permit, deadline).await?;
     let facts = match step {
         Step::ReadOnly { .. } => read_only::bring_about(&mut session).await,
         Step::ReceiverStopped { .. } => receiver::bring_about(&mut session).await,
@@ -43,6 +45,10 @@ async fn attempt(
         Step::Writable { .. } => writable::bring_about(&mut session).await,
         Step::Following { address, .. } => following::bring_about(&mut session, address).await,
     };
-    session.close().await;
+    // After an error nobody knows what the server still does on this connection.
+    match &facts {
+        Ok(_) => session.keep(),
+        Err(_) => session.close().await,
+    }
     facts
 }

@@ -36,16 +36,8 @@ pub(super) fn change(change: &Change<'_>) -> String {
     format!("CHANGE MASTER {} TO {}", quoted(change.channel), options.join(", "))
 }
 
-pub(super) fn commits_wait(acks: u32) -> Vec<String> {
-    if acks == 0 {
-        return vec!["SET GLOBAL rpl_semi_sync_master_enabled = OFF".to_owned()];
-    }
-    [
-        "SET GLOBAL rpl_semi_sync_master_wait_point = 'AFTER_SYNC'",
-        "SET GLOBAL rpl_semi_sync_master_wait_no_slave = ON",
-        "SET GLOBAL rpl_semi_sync_master_timeout = 4294967295",
-        "SET GLOBAL rpl_semi_sync_master_enabled = ON",
-    ]
-    .map(str::to_owned)
-    .to_vec()
+pub(super) fn waiting_settings() -> Vec<(String, String)> {
+    [("wait_point", "AFTER_SYNC"), ("wait_no_slave", "ON"), ("timeout", "4294967295")]
+        .map(|(name, value)| (format!("rpl_semi_sync_master_{name}"), value.to_owned()))
+        .to_vec()
 }

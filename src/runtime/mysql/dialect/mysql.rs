@@ -117,16 +117,13 @@ pub(super) fn install_replica(version: Version) -> (&'static str, Naming) {
     }
 }
 
-pub(super) fn commits_wait(naming: Naming, acks: u32) -> Vec<String> {
+pub(super) fn waiting_settings(naming: Naming, acks: u32) -> Vec<(String, String)> {
     let (source, replica) = (naming.source(), naming.replica());
-    if acks == 0 {
-        return vec![format!("SET PERSIST rpl_semi_sync_{source}_enabled = OFF")];
-    }
+    let named = |name: &str, value: &str| (format!("rpl_semi_sync_{source}_{name}"), value.into());
     vec![
-        format!("SET PERSIST rpl_semi_sync_{source}_wait_point = 'AFTER_SYNC'"),
-        format!("SET PERSIST rpl_semi_sync_{source}_wait_for_{replica}_count = {acks}"),
-        format!("SET PERSIST rpl_semi_sync_{source}_wait_no_{replica} = ON"),
-        format!("SET PERSIST rpl_semi_sync_{source}_timeout = 4294967295"),
-        format!("SET PERSIST rpl_semi_sync_{source}_enabled = ON"),
+        named("wait_point", "AFTER_SYNC"),
+        named(&format!("wait_for_{replica}_count"), &acks.to_string()),
+        named(&format!("wait_no_{replica}"), "ON"),
+        named("timeout", "4294967295"),
     ]
 }

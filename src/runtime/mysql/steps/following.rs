@@ -2,6 +2,7 @@
 
 use super::applier::drain;
 use super::read_only;
+use super::semi_sync;
 use super::session::{PAUSE, Session, StepError, position};
 use crate::decision::plan::Facts;
 use crate::decision::report::{Channel, Receiver, Status};
@@ -25,9 +26,7 @@ pub(super) async fn bring_about(
     }
     if status.semi_sync.source {
         // Its applier would wait for acknowledgements that nobody gives.
-        for statement in session.dialect.commits_wait(0) {
-            session.run(&statement).await?;
-        }
+        semi_sync::set(session, 0).await?;
     }
     match status.channel() {
         Some(channel) if follows(channel, address) => resume(session, channel).await?,

@@ -15,6 +15,18 @@ const ROUND: Duration = Duration::from_millis(20);
 /// After so many rounds, privileged sessions that keep coming back fail the attempt.
 const PRIVILEGED_ROUNDS: usize = 40;
 
+/// What closing leaves of the step's limit for what follows the setting.
+const CLOSING: Duration = Duration::from_millis(400);
+
+/// The longest time during which the pending setting may hold up a server's writes.
+const FIRST_TRY: Duration = Duration::from_millis(1000);
+
+/// A statement took longer than its session allows.
+const OVERDUE: u16 = 1969;
+
+/// A lock was not given in time.
+const LOCK_OVERDUE: u16 = 1205;
+
 /// There is no such session any more.
 const GONE: u16 = 1094;
 
@@ -30,7 +42,7 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
 ///
 /// The setting waits for commits under way, and a commit that waits for an acknowledgement waits
 /// without end. So client sessions are ended, again and again until the setting is there; their
-/// clients get an error, never an acknowledgement.
+/// clients get an error, never an acknowledgement. MariaDB cannot do that, see [`close_first`].
 pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
     let before = session.status().await?;
     if before.writable != Writable::Closed {
@@ -38,15 +50,18 @@ pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
         if let Some(events) = session.dialect.stop_events() {
             session.run(events).await?;
         }
-        let mut other = session.another().await?;
-        // MariaDB's commits end when their session is killed, but its client is not cut off.
-        let stuck = before.semi_sync.source && before.flavor == Flavor::MySql;
-        let closed = close(session, &mut other, stuck).await;
-        other.close().await;
-        closed?;
-        // Best effort: without the privilege the server's own settings decide at a restart.
-        session.try_run(session.dialect.close(true)).await?;
+        let waits = before.semi_sync.source;
+        if before.flavor == Flavor::MariaDb && waits {
+            close_first(session).await?;
+            end_sessions(session, &[session.id()], |_| true).await?;
+        } else {
+            let mut other = session.another().await?;
+            let closed = close(session, &mut other, waits).await;
+            other.close().await;
+            closed?;
+        }
     }
+    session.persist_closed().await?;
     if let Some(question) = session.dialect.privileged_users() {
         end_privileged_sessions(session, question).await?;
     }
@@ -68,6 +83,37 @@ struct Round {
     dying: usize,
     /// Users whose sessions may not be ended.
     denied: BTreeSet<String>,
+    /// The first of the own sessions was waiting for a lock when the round began.
+    own_waits: bool,
+}
+
+/// Sets MariaDB read-only where commits wait for acknowledgements; ends no session before.
+///
+/// When this product ends a session whose commit waits, or the one that leads its group, the
+/// clients are not cut off and read that their commits succeeded, which no replica holds. While
+/// acknowledgements come, the setting is there within milliseconds. While none come it gives up
+/// on the server itself, so that nothing of it is left to take effect later.
+async fn close_first(session: &mut Session) -> Result<(), StepError> {
+    let patience = session.left().saturating_sub(CLOSING).min(FIRST_TRY).max(PAUSE);
+    let Some(bounded) = session.dialect.limit_statements(patience) else {
+        return Err(StepError::Failed("its statements cannot be limited".to_owned()));
+    };
+    session.run(&bounded).await?;
+    let refused = session.try_run(session.dialect.close(false)).await?;
+    if let Some(unbounded) = session.dialect.limit_statements(Duration::ZERO) {
+        session.run(&unbounded).await?;
+    }
+    match refused {
+        None => Ok(()),
+        Some(OVERDUE | LOCK_OVERDUE) => {
+            let waiting = session.status().await?.semi_sync.waiting;
+            Err(StepError::Retry(match waiting {
+                0 => "the setting waits for statements that do not end".to_owned(),
+                _ => "commits wait for acknowledgements".to_owned(),
+            }))
+        }
+        Some(code) => Err(StepError::Failed(format!("error {code} while setting it read-only"))),
+    }
 }
 
 /// Sets the server read-only while another connection ends what stands in the way.
@@ -95,8 +141,8 @@ async fn close(
             break closed;
         }
         let round = end_sessions(other, &own, everybody).await?;
-        quiet_rounds = if round.living == 0 { quiet_rounds + 1 } else { 0 };
-        // The first of two quiet rounds may have come before the setting asked for its lock.
+        // Only once the setting waits for its lock, a session that comes later cannot commit.
+        quiet_rounds = if round.living == 0 && round.own_waits { quiet_rounds + 1 } else { 0 };
         if commits_wait && !released && quiet_rounds >= 2 {
             semi_sync::let_go(other).await?;
             released = true;
@@ -132,6 +178,11 @@ async fn end_sessions(
         let id: u64 = row.get(0).unwrap_or_default();
         let user: String = row.get(1).unwrap_or_default();
         let command: String = row.get(4).unwrap_or_default();
+        if own.first() == Some(&id) {
+            // The product's documented names of states, not a message.
+            let state: Option<String> = row.get(6).unwrap_or_default();
+            round.own_waits = state.is_some_and(|state| state.starts_with("Waiting for"));
+        }
         if own.contains(&id) || !is_client(session, &user, &command) || !chosen(&user) {
             continue;
         }

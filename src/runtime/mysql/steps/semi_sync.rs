@@ -7,6 +7,7 @@ use crate::decision::plan::Facts;
 use crate::decision::report::Receiver;
 use crate::decision::topology::Flavor;
 use crate::runtime::mysql::dialect::Threads;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The plugin is loaded already: another watcher or a person was faster.
@@ -35,9 +36,7 @@ pub(super) async fn commits_wait(session: &mut Session, acks: u32) -> Result<Fac
     if acks > 0 && !session.status().await?.channels.is_empty() {
         drain(session).await?;
     }
-    for statement in session.dialect.commits_wait(acks) {
-        session.run(&statement).await?;
-    }
+    set(session, acks).await?;
     let status = session.status().await?;
     let there = match acks {
         0 => !status.semi_sync.source,
@@ -50,6 +49,58 @@ pub(super) async fn commits_wait(session: &mut Session, acks: u32) -> Result<Fac
         return Err(StepError::Retry("set, but commits do not wait yet".to_owned()));
     }
     Ok(position(&status))
+}
+
+/// Sets what is not so yet, the switch last.
+///
+/// The switch is never kept on across a restart: a replica's applier would wait for itself, and
+/// whoever opens a restarted primary sets it anew before. All else is kept, best effort.
+pub(super) async fn set(session: &mut Session, acks: u32) -> Result<(), StepError> {
+    let switch = session.dialect.waiting_switch();
+    let kept = session.persisted().await?;
+    if acks > 0 {
+        prepare(session, acks, &kept).await?;
+        return session.run(&session.dialect.source_waits(true)).await;
+    }
+    session.run(&session.dialect.source_waits(false)).await?;
+    if kept.get(&switch).is_some_and(|value| value == "ON") {
+        session.run(&format!("SET PERSIST {switch} = OFF")).await?;
+    }
+    // So that nothing but the switch is left to do when this server is promoted.
+    prepare(session, 1, &kept).await
+}
+
+/// Sets how commits wait once they do, where it differs.
+async fn prepare(
+    session: &mut Session,
+    acks: u32,
+    kept: &BTreeMap<String, String>,
+) -> Result<(), StepError> {
+    let wanted = session.dialect.waiting_settings(acks);
+    let names: Vec<String> = wanted.iter().map(|(name, _)| format!("@@global.{name}")).collect();
+    let question = format!("SELECT CONCAT_WS(',', {})", names.join(", "));
+    let present: Vec<String> = session.ask(&question).await?;
+    let present: Vec<&str> = present.first().map_or(vec![], |all| all.split(',').collect());
+    let persists = session.dialect.persisted().is_some();
+    let word = if persists { "PERSIST" } else { "GLOBAL" };
+    for (index, (name, value)) in wanted.iter().enumerate() {
+        let set = present.get(index).is_some_and(|now| same(now, value));
+        let stays = !persists || kept.get(name).is_some_and(|kept| same(kept, value));
+        if !set || !stays {
+            session.run(&format!("SET {word} {name} = {}", literal(value))).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Switches are read as numbers and kept as words.
+fn same(present: &str, wanted: &str) -> bool {
+    present.eq_ignore_ascii_case(wanted) || (present == "1" && wanted == "ON")
+}
+
+fn literal(value: &str) -> String {
+    let number = value.bytes().all(|byte| byte.is_ascii_digit());
+    if number { value.to_owned() } else { format!("'{value}'") }
 }
 
 /// The server acknowledges what it receives, or not; a connected receiver does so at once.

@@ -10,6 +10,7 @@ use crate::runtime::mysql::status::{self, StatusError};
 use crate::runtime::steps::Access;
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Error};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Connecting is part of a step and must leave time for the rest.
@@ -40,6 +41,25 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Takes the last step's connection, or makes one.
+    pub(super) async fn resume(
+        access: &Access,
+        permit: Moment,
+        deadline: Moment,
+    ) -> Result<Session, StepError> {
+        match access.link.0.take().await {
+            Some((conn, dialect)) => {
+                Ok(Session { conn, access: access.clone(), permit, deadline, dialect })
+            }
+            None => Session::open(access, permit, deadline).await,
+        }
+    }
+
+    /// Leaves the connection to the next step.
+    pub(super) fn keep(self) {
+        self.access.link.0.put(self.conn, self.dialect, self.access.clock);
+    }
+
     /// Connects and learns whom it talks to.
     pub(super) async fn open(
         access: &Access,
@@ -126,6 +146,33 @@ impl Session {
             Err(Error::Server(server)) => Ok(Some(server.code)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What the server keeps across a restart by itself; nothing where it cannot, or may not say.
+    pub(super) async fn persisted(&mut self) -> Result<BTreeMap<String, String>, StepError> {
+        let Some(question) = self.dialect.persisted() else {
+            return Ok(BTreeMap::new());
+        };
+        match self.conn.query::<(String, Option<String>), _>(question).await {
+            Ok(rows) => Ok(rows
+                .into_iter()
+                .map(|(name, value)| (name, value.unwrap_or_default()))
+                .collect()),
+            Err(Error::Server(_)) => Ok(BTreeMap::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets a closed server come back closed after a restart. Best effort: without the privilege
+    /// the server's own settings decide that.
+    pub(super) async fn persist_closed(&mut self) -> Result<(), StepError> {
+        let kept = self.persisted().await?;
+        if kept.get("super_read_only").is_none_or(|value| value != "ON")
+            && self.dialect.persisted().is_some()
+        {
+            self.try_run(self.dialect.close(true)).await?;
+        }
+        Ok(())
     }
 
     /// All rows of a question that changes nothing.

@@ -3,7 +3,7 @@
 use super::applier::drain;
 use super::session::{Session, StepError, position};
 use crate::decision::plan::Facts;
-use crate::decision::report::Writable;
+use crate::decision::report::{Receiver, Writable};
 use crate::runtime::mysql::dialect::Threads;
 
 pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepError> {
@@ -12,7 +12,7 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
         return Ok(position(&before));
     }
     session.permitted()?;
-    for channel in &before.channels {
+    for channel in before.channels.iter().filter(|one| one.receiver != Receiver::Stopped) {
         let stop = session.dialect.stop(Threads::Receiver, &channel.name);
         session.run(&stop).await?;
     }
@@ -21,13 +21,11 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
     for channel in &drained.channels {
         let stop = session.dialect.stop(Threads::Both, &channel.name);
         let forget = session.dialect.forget(&channel.name);
-        session.run(&stop).await?;
-        session.run(&forget).await?;
+        session.run(&format!("{stop}; {forget}")).await?;
     }
     if before.writable != Writable::Open {
-        // A restart must come back read-only. The server is closed already, so this only
-        // persists that; best effort, as the account may lack the privilege.
-        session.try_run(session.dialect.close(true)).await?;
+        // A restart must come back read-only.
+        session.persist_closed().await?;
         let open = session.dialect.open();
         session.run(open).await?;
     }
