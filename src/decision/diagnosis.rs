@@ -313,11 +313,21 @@ fn protection_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
         let text = format!("commits on {} do not wait for acknowledgements", primary.name);
         found.push(of(FindingKind::Unprotected, primary, text, Vec::new()));
     } else {
-        let differs = situation.replicas().filter(|replica| {
+        // Who follows somebody else acknowledges nothing here, whatever is set.
+        let follows = |replica: &&ServerSpec| {
+            let channel = situation.status(&replica.name).and_then(|status| status.channel());
+            channel.is_some_and(|channel| channel.source == primary.address)
+        };
+        let differs = situation.replicas().filter(follows).filter(|replica| {
             let status = situation.status(&replica.name);
             let should = wanted.ackers.contains(&replica.name);
             let recorded = situation.state.protection.may_acknowledge.contains(&replica.name);
-            status.is_some_and(|status| status.semi_sync.replica != should || (should && !recorded))
+            // One that does not follow acknowledges nothing, whatever its setting.
+            let follows = situation.follows(&replica.name, primary);
+            status.is_some_and(|status| match (should, status.semi_sync.replica) {
+                (true, does) => !does || !recorded,
+                (false, does) => does && follows,
+            })
         });
         let names: Vec<_> = differs.map(|replica| replica.name.to_string()).collect();
         if !names.is_empty() {

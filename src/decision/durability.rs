@@ -4,7 +4,7 @@
 //! any `may - acks + 1` of them at least one holds every acknowledged commit; and once that many
 //! have stopped receiving, fewer than `acks` are left and no further commit can complete.
 
-use super::diagnosis;
+use super::cluster::Writer;
 use super::report::Receiver;
 use super::situation::Situation;
 use super::topology::{AcknowledgedIn, Durability, ServerName, ServerSpec};
@@ -76,14 +76,15 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     }
 }
 
-/// A server that answers and that the primary can count on: one that follows it, or will at the end
-/// of the procedure that moves the role. To count on one that does not follow yet would block commits.
+/// A server that answers and that the primary can count on: one that follows it, or one that will when
+/// that server has become the primary. To count on one that does not follow yet would block commits.
 fn is_usable(situation: &Situation, primary: &ServerSpec, server: &ServerSpec) -> bool {
-    let moving = situation.state.procedure.as_ref().is_some_and(|open| open.kind.closes_route());
+    let steady =
+        matches!(&situation.state.writer, Writer::Open { primary: now } if *now == primary.name);
     situation.status(&server.name).is_some_and(|status| match status.channel() {
-        None => moving,
+        None => !steady,
         Some(channel) => {
-            let follows = moving || channel.source == primary.address;
+            let follows = !steady || channel.source == primary.address;
             let stopped = channel.receiver == Receiver::Stopped;
             follows && channel.error.is_none() && (!stopped || status.semi_sync.replica)
         }

@@ -123,6 +123,10 @@ fn foreseen(situation: &Situation, procedure: &Procedure, loss: &mut String) -> 
             played.journal.push(Entry { stage: place, step, attempt: 1, at: WallTime(0), what });
         }
     }
+    // As it will be judged: with this procedure open.
+    let mut opened = situation.clone();
+    opened.state.procedure = Some(played.clone());
+    let situation = &opened;
     let mut stages: Vec<Stage> = procedure.plan.clone();
     if procedure.plan.last().is_some_and(|stage| stage.decides) {
         match planning::promote(situation, &played) {

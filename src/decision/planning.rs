@@ -226,7 +226,6 @@ fn promotion(
 /// takes part in a switchover.
 fn wanted_with(situation: &Situation, procedure: &Procedure, to: &ServerSpec) -> Wanted {
     let mut after = situation.clone();
-    after.state.writer = Writer::Open { primary: to.name.clone() };
     // Receivers that this procedure stopped, whatever error the loss left behind, will follow again.
     for name in procedure.stopped() {
         let views = after.views.get_mut(name).into_iter().flat_map(|views| views.values_mut());
@@ -291,9 +290,8 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
         FindingKind::ReplicaAstray => {
             let server = situation.spec.server(finding.server.as_ref()?)?;
             situation.status(&primary.name)?;
-            let wanted = durability::wanted(situation, primary);
             let mut steps: Vec<_> =
-                acknowledging(situation, &wanted, server).map(must).into_iter().collect();
+                joining(situation, primary, server).map(must).into_iter().collect();
             if let Some(release) = unblock(situation, server) {
                 // Closed first: whoever waits there must not be told that it is committed.
                 steps.push(must(Step::ReadOnly { server: server.name.clone() }));
@@ -335,16 +333,56 @@ fn fence_others(situation: &Situation) -> Option<Stage> {
 
 /// The primary that was there goes on: also how a switchover is rolled back.
 pub fn reopen(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
-    let wanted = durability::wanted(situation, primary);
+    let answering = |server: &&ServerSpec| situation.status(&server.name).is_some();
+    let replicas: Vec<_> = situation.replicas().filter(answering).collect();
+    let wanted = durability::wanted(&situation.joined_by(&replicas, primary), primary);
+    let ackers = replicas.into_iter().filter(|server| wanted.ackers.contains(&server.name));
+    let (ready, others): (Vec<_>, Vec<_>) =
+        ackers.partition(|server| acknowledges_now(situation, primary, server));
+    let mut stages = Vec::new();
+    if ready.is_empty() && !others.is_empty() {
+        let mut steps = Vec::new();
+        for server in others {
+            steps.extend(acknowledging(situation, &wanted, server).map(may));
+            steps.push(Planned { step: following(server, primary), need: Need::Counts });
+        }
+        // What a replica receives before it acknowledges, it never acknowledges; so one is there
+        // before the first commit waits.
+        let mut gather = stage("gather", steps);
+        gather.at_least = 1;
+        gather.attempts = 2;
+        stages.push(gather);
+    }
     let wait = Step::CommitsWait { server: primary.name.clone(), acks: wanted.acks };
     let open = Step::Writable { server: primary.name.clone() };
-    vec![stage("reopen", vec![must(wait), must(open)])]
+    stages.push(stage("reopen", vec![must(wait), must(open)]));
+    stages
+}
+
+/// Whether a replica is connected to the primary and acknowledges what it receives.
+fn acknowledges_now(situation: &Situation, primary: &ServerSpec, server: &ServerSpec) -> bool {
+    let recorded = situation.state.protection.may_acknowledge.contains(&server.name);
+    let connected = situation.status(&server.name).is_some_and(|status| {
+        let receiver = status.channel().map(|channel| channel.receiver);
+        status.semi_sync.replica && receiver == Some(Receiver::Connected)
+    });
+    recorded && connected && situation.follows(&server.name, primary)
+}
+
+/// A server that is to follow acknowledges before it connects, if it should at all: what it receives
+/// before that, it never acknowledges, and commits would wait for it for ever.
+fn joining(situation: &Situation, primary: &ServerSpec, server: &ServerSpec) -> Option<Step> {
+    let wanted = durability::wanted(&situation.joined_by(&[server], primary), primary);
+    acknowledging(situation, &wanted, server)
+        .filter(|step| matches!(step, Step::Acknowledges { on: true, .. }))
 }
 
 fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let wanted = durability::wanted(situation, primary);
     let mut stages: Vec<_> = prepare(situation, primary).into_iter().collect();
-    let differing = situation.replicas().filter(|server| situation.status(&server.name).is_some());
+    let differing = situation.replicas().filter(|server| {
+        wanted.ackers.contains(&server.name) || situation.follows(&server.name, primary)
+    });
     let steps: Vec<_> =
         differing.filter_map(|server| acknowledging(situation, &wanted, server)).collect();
     let turned_on = |step: &&Step| matches!(step, Step::Acknowledges { on: true, .. });

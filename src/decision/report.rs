@@ -1,7 +1,7 @@
 //! What a probe saw of one server.
 
 use super::gtid::Gtids;
-use super::topology::{Endpoint, Flavor, Version};
+use super::topology::{Endpoint, Flavor, ServerSpec, Version};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -173,6 +173,24 @@ pub struct Channel {
     /// Whether it positions itself by GTID.
     #[serde(default)]
     pub by_gtid: bool,
+}
+
+impl Channel {
+    /// A channel from that source on which all is well.
+    pub fn steady(source: &ServerSpec, received: &Gtids) -> Channel {
+        Channel {
+            name: String::new(),
+            source: source.address.clone(),
+            receiver: Receiver::Connected,
+            applying: true,
+            received: received.clone(),
+            beats: 0,
+            lag: Some(Duration::ZERO),
+            delay: Duration::ZERO,
+            error: None,
+            by_gtid: true,
+        }
+    }
 }
 
 /// What stopped a replication thread.

@@ -4,7 +4,7 @@
 //! --situation` makes one from a file. All times in it are ages, so it means the same anywhere.
 
 use super::cluster::{ClusterState, Writer};
-use super::report::{Receiver, Sight, Status};
+use super::report::{Channel, Receiver, Sight, Status};
 use super::topology::{ClusterSpec, ServerName, ServerSpec, Timing, WatcherName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -99,6 +99,12 @@ impl Situation {
         self.spec.server(name)
     }
 
+    /// Whether a server is set to follow that one, by its newest status.
+    pub fn follows(&self, server: &ServerName, source: &ServerSpec) -> bool {
+        let channel = self.status(server).and_then(Status::channel);
+        channel.is_some_and(|channel| channel.source == source.address)
+    }
+
     /// All declared servers but the primary.
     pub fn replicas(&self) -> impl Iterator<Item = &ServerSpec> {
         let primary = self.primary().map(|server| server.name.clone());
@@ -125,6 +131,21 @@ impl Situation {
             }
         }
         witnesses
+    }
+
+    /// The same situation, did these servers follow the primary already.
+    #[must_use]
+    pub fn joined_by(&self, servers: &[&ServerSpec], primary: &ServerSpec) -> Situation {
+        let mut changed = self.clone();
+        for server in servers {
+            let views = changed.views.get_mut(&server.name);
+            for view in views.into_iter().flat_map(BTreeMap::values_mut) {
+                if let Sight::Alive(status) = &mut view.sight {
+                    status.channels = vec![Channel::steady(primary, &status.executed)];
+                }
+            }
+        }
+        changed
     }
 
     /// The same situation, had that server just died and everybody noticed.

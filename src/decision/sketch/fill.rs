@@ -318,7 +318,7 @@ impl Frame<'_> {
             ReceiverForm::Connecting => Receiver::Connecting,
             ReceiverForm::Stopped => Receiver::Stopped,
         });
-        let applying = form.applying.unwrap_or(true);
+        let applying = form.applying.unwrap_or(form.error.is_none());
         let received = match &form.received {
             Some(text) => self.gtids("received", text)?,
             None => executed.clone(),
