@@ -218,10 +218,10 @@ impl Duty {
         if let Some(open) = &situation.state.procedure {
             return self.drive(now, term, situation, open, ledger);
         }
-        if situation.state.writer == Writer::Unassigned {
-            if let Verdict::Primary { server: primary, why } = adoption::verdict(situation) {
-                return vec![Command::Adopt { cluster: cluster.clone(), primary, why }];
-            }
+        if situation.state.writer == Writer::Unassigned
+            && let Verdict::Primary { server: primary, why } = adoption::verdict(situation)
+        {
+            return vec![Command::Adopt { cluster: cluster.clone(), primary, why }];
         }
         let findings = diagnose(situation);
         let mut commands = self.follow(now.moment, cluster, &findings);

@@ -380,11 +380,11 @@ impl Watcher {
             duty.judge(now, leading.term, &situation, &leading.ledger)
         };
         let mut proposed = false;
-        if !commands.is_empty() {
-            if let Some(index) = self.propose(now, commands) {
-                duty.proposed(index);
-                proposed = true;
-            }
+        if !commands.is_empty()
+            && let Some(index) = self.propose(now, commands)
+        {
+            duty.proposed(index);
+            proposed = true;
         }
         leading.duties.insert(name.clone(), duty);
         proposed

@@ -61,9 +61,7 @@ mod tests {
 
     #[test]
     fn every_changed_byte_is_noticed() {
-        let mut entry = Entry::default();
-        entry.index = 7;
-        entry.data = vec![1, 2, 3].into();
+        let entry = Entry { index: 7, data: vec![1, 2, 3].into(), ..Entry::default() };
         let sealed = seal(&entry).unwrap();
         assert_eq!(unseal::<Entry>(&sealed), Ok(entry));
         for at in 0..sealed.len() {
