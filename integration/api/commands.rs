@@ -83,7 +83,7 @@ async fn explain_says_what_and_why() {
     ! replica_lagging: db3 is 12 s behind
         paris saw 12.2 s on db3
 
-    response  alert (rule replica-lagging)
+    response  alert (replica-lagging)
       - a lagging replica does not stop writes
 
     candidates, best first

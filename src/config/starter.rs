@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The configuration that [`write`] writes.
+/// The configuration that [`write()`] writes.
 pub const TEXT: &str = include_str!("starter.yaml");
 
 const CONFIG: &str = "regent.yaml";

@@ -83,10 +83,8 @@ pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
     let Some(to) = situation.spec.server(&chosen.server) else {
         return Decision::GiveUp { why: format!("{} is not declared any more", chosen.server) };
     };
-    if let Some(why) = unproven(situation, procedure, &survey) {
-        if !procedure.accept_loss {
-            return Decision::GiveUp { why };
-        }
+    if let Some(why) = unproven(situation, procedure, &survey).filter(|_| !procedure.accept_loss) {
+        return Decision::GiveUp { why };
     }
     why.insert(0, format!("{} becomes primary", chosen.server));
     let everything = candidate::everything(situation, &survey);

@@ -268,7 +268,7 @@ pub mod spans {
     /// Prints one span so that `parse` reads it back (to the millisecond).
     pub fn print(span: Duration) -> String {
         let millis = span.as_millis();
-        if millis >= 1_000 && millis % 1_000 == 0 {
+        if millis >= 1_000 && millis.is_multiple_of(1_000) {
             format!("{}s", millis / 1_000)
         } else {
             format!("{millis}ms")
