@@ -49,8 +49,14 @@ impl World {
                 one.source == primary && one.connected && one.applier && one.error.is_none()
             });
             if !follows {
-                let why = server.following.as_ref().map(|one| (one.source, one.receiver, one.connected, one.applier, one.error));
-                return Some(format!("{name} does not follow {}: {why:?}", self.server_name(primary)));
+                let why = server
+                    .following
+                    .as_ref()
+                    .map(|one| (one.source, one.receiver, one.connected, one.applier, one.error));
+                return Some(format!(
+                    "{name} does not follow {}: {why:?}",
+                    self.server_name(primary)
+                ));
             }
             let behind = source.executed.of(primary).saturating_sub(server.executed.of(primary));
             if behind > 300 {
