@@ -238,6 +238,7 @@ impl World {
     fn writable(&mut self, task: &mut Task) -> Option<Outcome> {
         let server = &self.servers[task.server];
         if server.writable == Writable::Open && server.following.is_none() {
+            self.server_opened(task.server, task.order.epoch);
             return Some(self.done(task));
         }
         if let Err(outcome) = self.permitted(task) {

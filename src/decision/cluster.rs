@@ -6,6 +6,7 @@
 //! with that message instead of letting it go its own way.
 
 use super::durability::Protection;
+use super::gtid::Gtids;
 use super::plan::{Outcome, Step};
 use super::procedure::{Ending, Entry, Kind, Planned, Procedure, Stage, StepState, What};
 use super::topology::{ClusterName, Epoch, ServerName};
@@ -278,7 +279,7 @@ impl Notes {
 }
 
 impl ClusterState {
-    /// The same without its history, which no decision looks at.
+    /// The same with no more history than decisions look at: how the primary became it.
     #[must_use]
     pub fn present(&self) -> ClusterState {
         ClusterState {
@@ -288,9 +289,31 @@ impl ClusterState {
             preparing: self.preparing.clone(),
             primaries: self.primaries.clone(),
             procedure: self.procedure.clone(),
-            ended: VecDeque::new(),
+            ended: self.current_promotion().cloned().into_iter().collect(),
             last_procedure: self.last_procedure,
             unknown: Unknown::new(),
+        }
+    }
+
+    /// The newest procedure that was to make that server the primary and has ended.
+    pub fn promotion_of(&self, server: &ServerName) -> Option<&Procedure> {
+        self.ended.iter().rev().find(|past| past.to.as_ref() == Some(server))
+    }
+
+    /// What that server had to hold when it was promoted; `None` when no promotion is known.
+    pub fn promoted_with(&self, server: &ServerName) -> Option<&Gtids> {
+        let steps = self.promotion_of(server)?.plan.iter().flat_map(|stage| &stage.steps);
+        steps.into_iter().find_map(|planned| match &planned.step {
+            Step::CaughtUp { server: promoted, to, .. } if promoted == server => Some(to),
+            _ => None,
+        })
+    }
+
+    fn current_promotion(&self) -> Option<&Procedure> {
+        match &self.writer {
+            Writer::Open { primary } => self.promotion_of(primary),
+            Writer::Closed { former } => self.promotion_of(former),
+            Writer::Unassigned => None,
         }
     }
 

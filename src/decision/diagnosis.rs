@@ -272,16 +272,21 @@ fn primary_role(situation: &Situation, primary: &ServerSpec, status: &Status) ->
 /// What a replica holds and its primary has lost.
 ///
 /// A former primary may hold a last transaction that nobody else ever had. So it counts only what
-/// the primary itself numbered, or what all replicas hold, or anything when it came back empty.
+/// the primary itself numbered, or anything when it came back empty, or what all replicas hold
+/// unless the primary still has all that it was promoted with.
 fn lost_by<'a>(situation: &'a Situation, status: &Status) -> Option<(&'a ServerSpec, Gtids)> {
     let held: Vec<_> = situation
         .replicas()
         .filter_map(|replica| Some((replica, situation.status(&replica.name)?.received())))
         .collect();
+    let promoted_with =
+        situation.primary().and_then(|primary| situation.state.promoted_with(&primary.name));
+    let intact = promoted_with.is_some_and(|all| status.executed.contains(all));
     held.iter().find_map(|(replica, theirs)| {
         let missing = theirs.minus(&status.executed);
         let own = missing.without_origin(status.uuid.as_deref(), status.server_id) != missing;
-        let common = held.len() > 1 && held.iter().all(|(_, other)| other.contains(&missing));
+        let common =
+            !intact && held.len() > 1 && held.iter().all(|(_, other)| other.contains(&missing));
         let lost = !missing.is_empty() && (own || common || status.executed.is_empty());
         lost.then_some((*replica, missing))
     })

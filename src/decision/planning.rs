@@ -105,6 +105,9 @@ pub fn unproven(situation: &Situation, procedure: &Procedure, survey: &Survey) -
     let super::topology::Durability::Lossless { .. } = situation.spec.durability else {
         return None;
     };
+    if let Some(why) = below_floor(situation, &procedure.from, survey) {
+        return Some(why);
+    }
     let protection = &situation.state.protection;
     if protection.proven_by(procedure.stopped()) {
         return None;
@@ -122,6 +125,19 @@ pub fn unproven(situation: &Situation, procedure: &Procedure, survey: &Survey) -
             may.join(", "),
             procedure.stopped().len()
         ),
+    })
+}
+
+/// Acknowledgements prove only what a primary wrote itself. What it was promoted with may have been
+/// acknowledged before, so a survivor must hold that too.
+fn below_floor(situation: &Situation, from: &ServerName, survey: &Survey) -> Option<String> {
+    let floor = situation.state.promoted_with(from)?;
+    let held = survey.received.values().any(|received| received.contains(floor));
+    (!held).then(|| {
+        format!(
+            "no survivor holds all that {from} was promoted with, so acknowledged transactions \
+             of earlier primaries may be lost"
+        )
     })
 }
 
@@ -443,6 +459,12 @@ pub fn hopeless(situation: &Situation, accept_loss: bool) -> Option<String> {
                 .to_owned(),
         );
     };
+    let lacking = situation.primary().and_then(|primary| {
+        below_floor(situation, &primary.name, &Survey::from_reports(situation))
+    });
+    if lacking.is_some() {
+        return lacking;
+    }
     let answering = protection.may_acknowledge.iter();
     let answering = answering.filter(|name| situation.status(name).is_some()).count();
     (answering < need).then(|| {

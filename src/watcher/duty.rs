@@ -106,6 +106,11 @@ impl Duty {
         self.next = self.next.min(now);
     }
 
+    /// Nothing can be judged before a proposal is applied, which wakes it.
+    pub(super) fn rest(&mut self, now: Moment) {
+        self.next = now + CALM;
+    }
+
     pub(super) fn proposed(&mut self, index: u64) {
         self.proposed = self.proposed.max(index);
     }

@@ -364,6 +364,16 @@ impl Watcher {
 
     /// Looks at one cluster and proposes what is to be done.
     fn judge(&mut self, now: Now, leading: &mut Leading, name: &ClusterName) -> bool {
+        let Some(duty) = leading.duties.get_mut(name) else {
+            return false;
+        };
+        if std::mem::take(&mut duty.alarmed) && duty.may_alarm(now.moment) {
+            self.hurry(now.moment, name);
+        }
+        if duty.awaits(self.applied) {
+            duty.rest(now.moment);
+            return false;
+        }
         let Some(situation) = self.situation(now.moment, leading, name) else {
             return false;
         };
@@ -371,14 +381,7 @@ impl Watcher {
             return false;
         };
         self.send_canary(now.moment, &mut duty, &situation);
-        if std::mem::take(&mut duty.alarmed) && duty.may_alarm(now.moment) {
-            self.hurry(now.moment, name);
-        }
-        let commands = if duty.awaits(self.applied) {
-            Vec::new()
-        } else {
-            duty.judge(now, leading.term, &situation, &leading.ledger)
-        };
+        let commands = duty.judge(now, leading.term, &situation, &leading.ledger);
         let mut proposed = false;
         if !commands.is_empty()
             && let Some(index) = self.propose(now, commands)

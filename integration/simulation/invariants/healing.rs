@@ -1,6 +1,7 @@
 //! Once faults are over, all is well within bounded time: one leader, one writable primary that the
 //! others follow, routes open, no procedure open, and clients write.
 
+use crate::servers::Server;
 use crate::setting;
 use crate::world::{SECOND, World};
 use regent::decision::cluster::Writer;
@@ -41,16 +42,21 @@ impl World {
             if server.writable == Writable::Open {
                 return Some(format!("{name} takes writes too"));
             }
-            let mut written = source.executed.clone();
-            written.raise(primary, source.last_seq);
-            if !written.contains(&server.executed) {
-                continue; // It diverged; people decide what becomes of it.
+            if self.diverged(server, primary) {
+                continue; // People decide what becomes of it.
             }
             let follows = server.following.as_ref().is_some_and(|one| {
                 one.source == primary && one.connected && one.applier && one.error.is_none()
             });
             if !follows {
-                return Some(format!("{name} does not follow {}", self.server_name(primary)));
+                let why = server
+                    .following
+                    .as_ref()
+                    .map(|one| (one.source, one.receiver, one.connected, one.applier, one.error));
+                return Some(format!(
+                    "{name} does not follow {}: {why:?}",
+                    self.server_name(primary)
+                ));
             }
             let behind = source.executed.of(primary).saturating_sub(server.executed.of(primary));
             if behind > 300 {
@@ -58,6 +64,13 @@ impl World {
             }
         }
         None
+    }
+
+    /// Whether a server holds what the primary never had.
+    fn diverged(&self, server: &Server, primary: usize) -> bool {
+        let mut written = self.servers[primary].executed.clone();
+        written.raise(primary, self.servers[primary].last_seq);
+        !written.contains(&server.executed)
     }
 
     fn clients_unwell(&self, primary: usize) -> Option<String> {
@@ -70,8 +83,22 @@ impl World {
                 return Some(format!("p{} has no session on the primary", number + 1));
             }
         }
+        // With nobody left who may hold its commits, a lossless primary has to wait for people.
+        let mut others = self.servers.iter().filter(|server| server.number != primary);
+        if self.setting.lossless() && others.all(|server| self.diverged(server, primary)) {
+            return None;
+        }
         if self.now > self.invariants.last_acknowledged + SECOND {
-            return Some("nothing was acknowledged for a second".to_owned());
+            let source = &self.servers[primary];
+            return Some(format!(
+                "nothing was acknowledged for a second: db{} waits {} for {} of {} connected, \
+                 {} commits",
+                primary + 1,
+                if source.source_on { "on" } else { "off" },
+                source.acks,
+                self.semi_sync_clients(primary),
+                source.waiting.len()
+            ));
         }
         None
     }

@@ -103,6 +103,8 @@ impl World {
                 server + 1
             ));
         }
+        let now = self.now;
+        self.invariants.one_writer.opened(server, now);
         self.check_nothing_lost(server);
         self.check_former_fenced(server, epoch);
     }
@@ -117,10 +119,9 @@ impl World {
         if let Err(text) = told {
             self.broken(text);
         }
-        if let Some(primary) =
-            self.invariants.primary.filter(|_| write.epoch < self.invariants.newest)
-        {
-            self.check_nothing_lost(primary);
+        let open = self.invariants.one_writer.open_at(self.now);
+        if open != write.server {
+            self.check_nothing_lost(open);
         }
     }
 

@@ -1,5 +1,5 @@
-//! One writer: one primary per epoch, epochs only grow, and clients hear only of commits on the
-//! primary of their epoch, made before any later epoch's.
+//! One writer: one primary per epoch, epochs only grow, and clients hear only of commits on a server
+//! that was the primary of their epoch, made while it was the one opened last.
 
 use super::ByEpoch;
 use crate::setting;
@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct OneWriter {
     primaries: ByEpoch<usize>,
-    /// First and last commit that a client was told of.
-    commits: ByEpoch<(u64, u64)>,
+    /// When which server was opened for writes, oldest first.
+    openings: Vec<(u64, usize)>,
     /// Per watcher.
     epochs: BTreeMap<usize, Epoch>,
 }
@@ -40,17 +40,28 @@ impl OneWriter {
         Ok(())
     }
 
+    /// A server was opened for writes.
+    pub fn opened(&mut self, server: usize, now: u64) {
+        self.openings.push((now, server));
+    }
+
+    /// The server that was opened last by then; the first primary was open from the beginning.
+    pub fn open_at(&self, at: u64) -> usize {
+        let before = self.openings.iter().rev().find(|(opened, _)| *opened <= at);
+        before.map_or(0, |(_, server)| *server)
+    }
+
+    /// A proxy that hears no watcher may go on under an old epoch, as long as what it writes to is
+    /// in truth the primary.
     pub fn told(&mut self, epoch: Epoch, server: usize, at: u64) -> Result<(), String> {
         self.is_primary(epoch, server)?;
-        let (first, last) = self.commits.entry(epoch).or_insert((at, at));
-        (*first, *last) = ((*first).min(at), (*last).max(at));
-        for (other, (first, last)) in &self.commits {
-            if (*other > epoch && *first < at) || (*other < epoch && *last > at) {
-                return Err(format!(
-                    "a commit under epoch {epoch} at {at} and one under epoch {other} at \
-                     {first} to {last} were both acknowledged"
-                ));
-            }
+        let open = self.open_at(at);
+        if open != server {
+            return Err(format!(
+                "a commit of {at} on db{} under epoch {epoch} was acknowledged after db{} opened",
+                server + 1,
+                open + 1
+            ));
         }
         Ok(())
     }
