@@ -1,4 +1,5 @@
 //! Whole clusters in one thread, one per seed, with every promise checked after each event.
+#![expect(clippy::unwrap_used, reason = "a model that contradicts itself must stop the run")]
 
 mod faults;
 mod flaws;
@@ -20,7 +21,7 @@ use setting::Flaw;
 use sweep::{Run, sweep};
 
 /// Seeds of the default sweep.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 150;
 
 /// Seeds that once broke a promise.
 const PINNED: [u64; 6] = [69, 168, 401, 495, 509, 518];
@@ -48,7 +49,7 @@ fn seeds_that_failed_once_pass() {
 
 #[test]
 fn one_seed_is_one_run() {
-    for seed in [4] {
+    for seed in [4, 9] {
         let (a, b) = (Run::of(seed, Flaw::None, false), Run::of(seed, Flaw::None, false));
         assert_eq!((a.hash, a.events), (b.hash, b.events), "seed {seed}");
     }

@@ -94,13 +94,13 @@ impl World {
 
     pub fn proxy_hears(&mut self, from: usize, number: usize, message: ToProxy) {
         let message = crate::flaws::stretch(&self.setting, message);
-        if let ToProxy::Granted { sent, span, routes } = &message {
-            if let Some(route) = routes.get(&setting::cluster()) {
-                let until = *sent + *span;
-                let kept = route.kept_without_quorum;
-                let allowed = self.proxies[number].allowed.entry(route.epoch).or_default();
-                *allowed = (until.max(allowed.0), kept || allowed.1);
-            }
+        if let ToProxy::Granted { sent, span, routes } = &message
+            && let Some(route) = routes.get(&setting::cluster())
+        {
+            let until = *sent + *span;
+            let kept = route.kept_without_quorum;
+            let allowed = self.proxies[number].allowed.entry(route.epoch).or_default();
+            *allowed = (until.max(allowed.0), kept || allowed.1);
         }
         let now = self.proxy_now(number);
         let watcher = self.watchers[from].name.clone();
