@@ -11,7 +11,7 @@ use regent::decision::topology::{
     AcknowledgedIn, ClusterName, ClusterSpec, Durability, Endpoint, Epoch, Timing,
 };
 use regent::proxy::routes::Purpose;
-use regent::proxy::{Identity, Proxy, RunningProxy};
+use regent::proxy::{Identity, Proxy, ProxyError, RunningProxy};
 use regent::wire::{self, FrameReader, FrameWriter, Hello, Kind, Role};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -188,6 +188,16 @@ pub struct Stage {
 impl Stage {
     /// With this hold time and connection limit.
     pub async fn set(hold: Duration, max_connections: usize) -> Stage {
+        // A port that was free may be taken by another test before it is bound.
+        for _ in 0..9 {
+            if let Ok(stage) = Stage::try_set(hold, max_connections).await {
+                return stage;
+            }
+        }
+        Stage::try_set(hold, max_connections).await.unwrap()
+    }
+
+    async fn try_set(hold: Duration, max_connections: usize) -> Result<Stage, ProxyError> {
         let watcher = FakeWatcher::start().await;
         let account = || Account { user: "u".into(), password: Secret::new(String::new()) };
         let spec = ClusterSpec {
@@ -214,8 +224,8 @@ impl Stage {
         let registry = prometheus::Registry::new();
         let identity = Identity { name: "p1".into(), data_center: Some("here".into()) };
         let stop = CancellationToken::new();
-        let proxy = Proxy::start(&config, identity, Clock::start(), &registry, stop).await;
-        Stage { watcher, proxy: proxy.unwrap(), registry }
+        let proxy = Proxy::start(&config, identity, Clock::start(), &registry, stop).await?;
+        Ok(Stage { watcher, proxy, registry })
     }
 
     pub async fn connect(&self, purpose: Purpose) -> TcpStream {

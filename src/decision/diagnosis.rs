@@ -335,6 +335,10 @@ fn protection_findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
             })
         });
         let names: Vec<_> = differs.map(|replica| replica.name.to_string()).collect();
+        if durability::unasked(situation, primary, &wanted) {
+            let text = format!("{} does not ask connected replicas to acknowledge", primary.name);
+            found.push(of(FindingKind::Unprotected, primary, text, Vec::new()));
+        }
         if !names.is_empty() {
             let text = format!("{} should acknowledge differently", names.join(", "));
             found.push(of(FindingKind::Unprotected, primary, text, Vec::new()));

@@ -91,6 +91,21 @@ fn is_usable(situation: &Situation, primary: &ServerSpec, server: &ServerSpec) -
     })
 }
 
+/// Whether the primary asks fewer replicas than it needs although one that should acknowledge is
+/// connected and ready to: it connected before the primary could ask.
+pub fn unasked(situation: &Situation, primary: &ServerSpec, wanted: &Wanted) -> bool {
+    let asks = situation.status(&primary.name).map(|status| &status.semi_sync);
+    let too_few = asks.is_some_and(|asks| asks.source && asks.clients < asks.acks.max(1));
+    let ready = wanted.ackers.iter().any(|server| {
+        situation.follows(server, primary)
+            && situation.status(server).is_some_and(|status| {
+                let receiver = status.channel().map(|channel| channel.receiver);
+                status.semi_sync.replica && receiver == Some(Receiver::Connected)
+            })
+    });
+    too_few && ready
+}
+
 trait Names {
     fn collect_names(self) -> BTreeSet<ServerName>;
 }

@@ -353,7 +353,7 @@ pub fn reopen(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let ackers = replicas.into_iter().filter(|server| wanted.ackers.contains(&server.name));
     let (ready, others): (Vec<_>, Vec<_>) =
         ackers.partition(|server| acknowledges_now(situation, primary, server));
-    let mut stages = Vec::new();
+    let mut stages: Vec<_> = prepare(situation, primary).into_iter().collect();
     if ready.is_empty() && !others.is_empty() {
         let mut steps = Vec::new();
         for server in others {
@@ -397,8 +397,15 @@ fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let differing = situation.replicas().filter(|server| {
         wanted.ackers.contains(&server.name) || situation.follows(&server.name, primary)
     });
-    let steps: Vec<_> =
-        differing.filter_map(|server| acknowledging(situation, &wanted, server)).collect();
+    // A replica that connected before its source could ask is not asked until it connects anew.
+    let unasked = durability::unasked(situation, primary, &wanted)
+        || situation.status(&primary.name).is_some_and(|status| !status.semi_sync.available);
+    let again = |server: &ServerSpec| {
+        let on = unasked && wanted.ackers.contains(&server.name);
+        on.then(|| Step::Acknowledges { server: server.name.clone(), on })
+    };
+    let step = |server| acknowledging(situation, &wanted, server).or_else(|| again(server));
+    let steps: Vec<_> = differing.filter_map(step).collect();
     let turned_on = |step: &&Step| matches!(step, Step::Acknowledges { on: true, .. });
     let enabling = steps.iter().filter(turned_on).count();
     if !steps.is_empty() {
