@@ -4,6 +4,23 @@
 #![expect(clippy::unwrap_used, reason = "a stage that cannot be set up fails its test")]
 #![expect(clippy::print_stderr, reason = "a test that is passed over says so")]
 
+/// Each of these tests, once on each flavour.
+macro_rules! both {
+    ($($name:ident)*) => {$(
+        mod $name {
+            #[tokio::test]
+            async fn mysql() {
+                super::$name(super::Mysql).await;
+            }
+
+            #[tokio::test]
+            async fn mariadb() {
+                super::$name(super::Mariadb).await;
+            }
+        }
+    )*};
+}
+
 mod cluster;
 mod options;
 mod probes;

@@ -161,19 +161,4 @@ fn ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-macro_rules! both {
-    ($($name:ident)*) => {$(
-        mod $name {
-            #[tokio::test]
-            async fn mysql() {
-                super::$name(super::Mysql).await;
-            }
-
-            #[tokio::test]
-            async fn mariadb() {
-                super::$name(super::Mariadb).await;
-            }
-        }
-    )*};
-}
 both! { sees_status_life_and_death tells_troubles_apart canary_writes_or_stalls probing_is_cheap }

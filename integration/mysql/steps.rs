@@ -348,21 +348,6 @@ async fn names_a_broken_applier(flavor: DatabaseFlavor) {
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
 
-macro_rules! both {
-    ($($name:ident)*) => {$(
-        mod $name {
-            #[tokio::test]
-            async fn mysql() {
-                super::$name(super::Mysql).await;
-            }
-
-            #[tokio::test]
-            async fn mariadb() {
-                super::$name(super::Mariadb).await;
-            }
-        }
-    )*};
-}
 both! {
     fails_over_and_back closes_past_waiting_commits refuses_without_permit
     closes_under_writes drains_before_it_promotes names_a_broken_applier waits_for_all_who_acknowledge
