@@ -10,6 +10,7 @@ use regent::{demo, node};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
         if runs_long { "regent=info,warn,mysql_async=off" } else { "warn,mysql_async=off" },
     );
     logs::log_panics();
-    let ended = tokio::runtime::Runtime::new()
+    let ended = runtime(&cli.command)
         .map_err(|error| Failed::Internal(format!("failed to start the runtime: {error}")))
         .and_then(|runtime| runtime.block_on(run(&cli)));
     match ended {
@@ -30,6 +31,16 @@ fn main() -> ExitCode {
             ExitCode::from(failed.code())
         }
     }
+}
+
+/// A watcher's work is many small waits and hardly any computing: passing each result from thread to
+/// thread cost it more than the work itself. A proxy's bytes want all cores.
+fn runtime(command: &Command) -> std::io::Result<Runtime> {
+    let mut builder = match command {
+        Command::Proxy(_) | Command::Demo(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    builder.enable_all().build()
 }
 
 async fn run(cli: &Cli) -> Result<(), Failed> {
