@@ -20,23 +20,31 @@ impl Ledger {
     }
 
     /// What is missing anywhere, in words.
-    pub async fn settle(&self, cluster: &Cluster) -> Result<Vec<String>> {
+    pub async fn settle(&self, cluster: &Cluster) -> Vec<String> {
         let mut problems = Vec::new();
         for server in &cluster.servers {
             for report in &self.reports {
-                let missing = report.missing_rows(server.port()).await?;
-                if let Some((client, sequence)) = missing.first() {
-                    problems.push(format!(
-                        "in the end {} lacks {} acknowledged rows, such as number {sequence} of \
-                         client {client}",
-                        server.name(),
-                        missing.len()
-                    ));
+                match report.missing_rows(server.port()).await {
+                    Ok(missing) => problems.extend(lacking(server, &missing)),
+                    Err(error) => {
+                        problems
+                            .push(format!("in the end {} was not read: {error}", server.name()));
+                        break;
+                    }
                 }
             }
         }
-        Ok(problems)
+        problems
     }
+}
+
+fn lacking(server: &Server, missing: &[(u32, u64)]) -> Option<String> {
+    let (client, sequence) = missing.first()?;
+    Some(format!(
+        "in the end {} lacks {} acknowledged rows, such as number {sequence} of client {client}",
+        server.name(),
+        missing.len()
+    ))
 }
 
 /// Looks at the cluster right after an event: the number of acknowledged rows that the primary

@@ -73,6 +73,18 @@ impl Run {
     pub fn is_good(&self) -> bool {
         self.lost == 0 && self.problems.is_empty()
     }
+
+    fn line(&self) -> String {
+        format!(
+            "outage {:.0} ms (without event {:.0} ms), {} client errors, {} rows lost{}{}",
+            self.outage_ms,
+            self.baseline_ms,
+            self.client_errors(),
+            self.lost,
+            if self.diverged { ", rebuilt the killed server" } else { "" },
+            if self.is_good() { "" } else { " -- WRONG, see above" },
+        )
+    }
 }
 
 impl fmt::Display for Event {
@@ -84,42 +96,63 @@ impl fmt::Display for Event {
     }
 }
 
-/// Runs each event `runs` times on one cluster of each flavour.
-pub async fn measure(flavors: &[DatabaseFlavor], events: &[Event], runs: u32) -> Result<Vec<Run>> {
-    let mut all = Vec::new();
-    for flavor in flavors {
-        progress(&format!("{flavor}: starting three servers, three watchers and a proxy"));
-        let mut campaign = Campaign {
-            flavor: *flavor,
-            stage: Stage::set(*flavor).await?,
-            clock: Clock::start(),
-            next_client: 1,
-            ledger: Ledger::default(),
-        };
-        for number in 1..=runs {
-            for event in events {
-                let run = campaign.run(*event).await;
-                let run = run.with_context(|| format!("{flavor} {event} {number}"))?;
-                let errors = run.client_errors();
-                progress(&format!(
-                    "{flavor} {event} {number}/{runs}: outage {:.0} ms (without event {:.0} ms), \
-                     {errors} client errors, {} rows lost{}{}",
-                    run.outage_ms,
-                    run.baseline_ms,
-                    run.lost,
-                    if run.diverged { ", rebuilt the killed server" } else { "" },
-                    if run.is_good() { "" } else { " -- WRONG, see above" },
-                ));
-                all.push(run);
-            }
-        }
-        let problems = campaign.ledger.settle(&campaign.stage.cluster).await?;
-        if let Some(last) = all.last_mut() {
-            last.problems.extend(problems);
-        }
-        campaign.stage.cluster.stop().await;
+/// Everything that was measured, and what ended a campaign before its time.
+#[derive(Debug, Default)]
+pub struct Measured {
+    pub runs: Vec<Run>,
+    pub broken: Vec<String>,
+}
+
+impl Measured {
+    /// Whether every run took place, nothing was lost and every end state was right.
+    pub fn is_good(&self) -> bool {
+        self.broken.is_empty() && self.runs.iter().all(Run::is_good)
     }
-    Ok(all)
+}
+
+/// Runs each event `runs` times on one cluster of each flavour.
+pub async fn measure(flavors: &[DatabaseFlavor], events: &[Event], runs: u32) -> Measured {
+    let mut measured = Measured::default();
+    for flavor in flavors {
+        if let Err(error) = campaign(*flavor, events, runs, &mut measured.runs).await {
+            progress(&format!("bench: {error:#}"));
+            measured.broken.push(format!("{error:#}"));
+        }
+    }
+    measured
+}
+
+async fn campaign(
+    flavor: DatabaseFlavor,
+    events: &[Event],
+    runs: u32,
+    done: &mut Vec<Run>,
+) -> Result<()> {
+    progress(&format!("{flavor}: starting three servers, three watchers and a proxy"));
+    let mut campaign = Campaign {
+        flavor,
+        stage: Stage::set(flavor).await?,
+        clock: Clock::start(),
+        next_client: 1,
+        ledger: Ledger::default(),
+    };
+    for number in 1..=runs {
+        for event in events {
+            let run = campaign.run(*event).await;
+            let run = run.with_context(|| format!("{flavor} {event} {number}"))?;
+            progress(&format!("{flavor} {event} {number}/{runs}: {}", run.line()));
+            done.push(run);
+        }
+    }
+    let problems = campaign.ledger.settle(&campaign.stage.cluster).await;
+    for problem in &problems {
+        progress(&format!("  problem: {problem}"));
+    }
+    if let Some(last) = done.last_mut() {
+        last.problems.extend(problems);
+    }
+    campaign.stage.cluster.stop().await;
+    Ok(())
 }
 
 struct Campaign {

@@ -100,7 +100,7 @@ async fn main() -> ExitCode {
             What::Failover(order) => {
                 let runs =
                     failover::measure(&order.flavor.list(), &order.event.list(), order.runs).await;
-                report::failovers(&runs?, order.json)
+                report::failovers(&runs, order.json)
             }
             What::Idle(order) => {
                 let seen = idle::measure(&order.flavor.list(), order.seconds).await;

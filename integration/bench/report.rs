@@ -1,6 +1,6 @@
 //! What was measured, as tables for people and documents, or as JSON.
 
-use crate::failover::{Event, Run};
+use crate::failover::{Event, Measured, Run};
 use crate::figures::Samples;
 use crate::idle::Usage;
 use anyhow::Result;
@@ -14,13 +14,17 @@ pub fn progress(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Prints all runs; true when nothing was lost and every end state was right.
-pub fn failovers(runs: &[Run], as_json: bool) -> Result<bool> {
-    let good = runs.iter().all(Run::is_good);
+/// Prints all runs; true when all took place, nothing was lost and every end state was right.
+pub fn failovers(measured: &Measured, as_json: bool) -> Result<bool> {
+    let (runs, good) = (&measured.runs, measured.is_good());
     let mut out = std::io::stdout();
     if as_json {
         let groups: Vec<Value> = groups(runs).iter().map(|group| group.json()).collect();
-        writeln!(out, "{}", json!({ "good": good, "summary": groups, "runs": runs }))?;
+        writeln!(
+            out,
+            "{}",
+            json!({ "good": good, "summary": groups, "runs": runs, "broken": measured.broken })
+        )?;
         return Ok(good);
     }
     let mut outages = table(&[

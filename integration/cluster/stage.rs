@@ -5,7 +5,7 @@ use mysql_async::prelude::Queryable;
 use regent::demo::cluster::{Cluster, ClusterOptions};
 use regent::demo::process::tail;
 use regent::demo::servers::accounts::{MONITOR, REPLICATION};
-use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions};
+use regent::demo::servers::{DatabaseFlavor, Installation, Server};
 use regent::demo::writer::{Writer, WriterOptions, WriterReport};
 use std::error::Error;
 use std::fs::File;
@@ -25,8 +25,6 @@ pub struct Stage {
     pub writer: Option<Writer>,
     /// What earlier writers were told is committed.
     reports: Vec<WriterReport>,
-    /// Grows with each server that was emptied.
-    rebuilt: u32,
 }
 
 /// Plays a scenario on a lossless cluster whose servers replicate and nothing of Regent runs yet.
@@ -64,7 +62,7 @@ impl Stage {
     async fn set(options: &ClusterOptions) -> Outcome<Stage> {
         let cluster = Cluster::start_servers(options).await?;
         let watchers = Watchers::new(cluster.urls())?;
-        Ok(Stage { cluster, watchers, writer: None, reports: Vec::new(), rebuilt: 0 })
+        Ok(Stage { cluster, watchers, writer: None, reports: Vec::new() })
     }
 
     /// Starts watchers, proxy and shop, and waits until orders come in.
@@ -219,12 +217,8 @@ impl Stage {
     }
 
     /// Empties a server, as a person would whose data is of no use any more; it fetches everything
-    /// from the primary then. Its old number would make it pass over all that it once wrote itself.
+    /// from the primary then.
     pub async fn rebuild(&mut self, name: &str) -> Outcome {
-        self.rebuilt += 100_000;
-        let number = u32::from(self.peek(name).port()) + self.rebuilt;
-        let extra = vec![format!("--server-id={number}")];
-        self.server(name).set_options(ServerOptions { extra, ..ServerOptions::default() });
         Ok(self.server(name).wipe_and_recreate().await?)
     }
 

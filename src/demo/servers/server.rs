@@ -22,6 +22,7 @@ pub struct Server {
     installation: Installation,
     template: PathBuf,
     options: ServerOptions,
+    lives: u32,
     process: Option<Process>,
 }
 
@@ -56,6 +57,7 @@ impl Server {
             installation,
             template,
             options,
+            lives: 0,
             process: None,
         }
     }
@@ -131,9 +133,11 @@ impl Server {
         self.wait_until_up().await
     }
 
-    /// Throws its data away and starts it empty.
+    /// Throws its data away and starts it empty, under a number of its own: with the old one it would
+    /// pass over all that it once wrote itself.
     pub async fn wipe_and_recreate(&mut self) -> Result<(), ServerError> {
         self.kill9();
+        self.lives += 1;
         kill_leftover(&self.pid_file(), &self.place);
         if self.place.exists() {
             std::fs::remove_dir_all(&self.place)?;
@@ -243,6 +247,11 @@ impl Server {
         Ok(())
     }
 
+    /// Ports are unique on the machine, so they serve as server ids, with a higher one for each life.
+    fn server_id(&self) -> u32 {
+        u32::from(self.port) + 100_000 * self.lives.saturating_sub(1)
+    }
+
     fn pid_file(&self) -> PathBuf {
         self.place.join("server.pid")
     }
@@ -293,8 +302,7 @@ impl Server {
         let port = self.port;
         let own = [
             format!("--port={port}"),
-            // Ports are unique on the machine, so they serve as server ids.
-            format!("--server-id={port}"),
+            format!("--server-id={}", self.server_id()),
             "--report-host=127.0.0.1".to_owned(),
             format!("--report-port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
