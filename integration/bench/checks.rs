@@ -7,6 +7,8 @@ use mysql_async::Row;
 use regent::demo::cluster::Cluster;
 use regent::demo::servers::{DatabaseFlavor, Server};
 use regent::demo::writer::WriterReport;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 /// Every acknowledgement of a campaign, to be compared with every server at its end.
 #[derive(Default)]
@@ -45,6 +47,20 @@ fn lacking(server: &Server, missing: &[(u32, u64)]) -> Option<String> {
         server.name(),
         missing.len()
     ))
+}
+
+/// Waits until every server holds every acknowledged row, so that the next event meets a cluster that
+/// has got over this one.
+pub async fn caught_up(cluster: &Cluster, report: &WriterReport, limit: Duration) -> Result<()> {
+    let looking = async {
+        for server in &cluster.servers {
+            while !report.missing_rows(server.port()).await.is_ok_and(|missing| missing.is_empty())
+            {
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    Ok(timeout(limit, looking).await?)
 }
 
 /// Looks at the cluster right after an event: the number of acknowledged rows that the primary

@@ -22,8 +22,9 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const WINDOW: Duration = Duration::from_secs(2);
 /// Writes that have not gone on by then count as an outage of this length.
 const WRITES_AGAIN: Duration = Duration::from_secs(60);
-/// How long a cluster may take to mend itself after an event.
-const MEND: Duration = Duration::from_secs(60);
+/// How long a cluster may take to mend itself after an event; an emptied server fetches everything that
+/// was ever written.
+const MEND: Duration = Duration::from_secs(300);
 /// How long a former primary may take to follow again before it is taken for divergent.
 const REJOIN: Duration = Duration::from_secs(8);
 
@@ -217,8 +218,11 @@ impl Campaign {
             diverged: false,
             problems,
         };
-        self.ledger.add(report);
         self.bring_back(event, &former, &mut run).await?;
+        if checks::caught_up(&self.stage.cluster, &report, MEND).await.is_err() {
+            run.problems.push(format!("not every server holds every row after {MEND:?}"));
+        }
+        self.ledger.add(report);
         if !run.is_good() || run.outage_ms > 1_500.0 {
             self.tell(&run, zero, last_event).await?;
         }
