@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Between two rounds of ending sessions while the server is being closed.
 const ROUND: Duration = Duration::from_millis(20);
 
+/// How long commits under way may take to end by themselves: several round trips between data centers.
+const GRACE: Duration = Duration::from_millis(150);
+
 /// After so many rounds, privileged sessions that keep coming back fail the attempt.
 const PRIVILEGED_ROUNDS: usize = 40;
 
@@ -40,8 +43,8 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
 
 /// Closes the server and reads that back.
 ///
-/// The setting waits for commits under way, and a commit that waits for an acknowledgement waits
-/// without end. So client sessions are ended, again and again until the setting is there; their
+/// The setting waits for commits under way, and a commit that waits for an acknowledgement may wait
+/// without end. Then client sessions are ended, again and again until the setting is there; their
 /// clients get an error, never an acknowledgement. MariaDB cannot do that, see [`close_first`].
 pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
     let before = session.status().await?;
@@ -53,13 +56,14 @@ pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
         let waits = before.semi_sync.source;
         if before.flavor == Flavor::MariaDb && waits {
             close_first(session).await?;
-            end_sessions(session, &[session.id()], |_| true).await?;
         } else {
             let mut other = session.another().await?;
             let closed = close(session, &mut other, waits).await;
             other.close().await;
             closed?;
         }
+        // Their open transactions can no longer commit, and their locks would hold up the applier.
+        end_sessions(session, &[session.id()], |_| true).await?;
     }
     session.persist_closed().await?;
     if let Some(question) = session.dialect.privileged_users() {
@@ -118,11 +122,15 @@ async fn close_first(session: &mut Session) -> Result<(), StepError> {
 
 /// Sets the server read-only while another connection ends what stands in the way.
 ///
+/// Commits under way are given [`GRACE`]: while acknowledgements come they end by themselves, and one
+/// whose session is ended would stay, see below.
+///
 /// MySQL 9.7 cuts the connection of a killed session at once, so that its client learns nothing,
 /// but its commit goes on waiting for the acknowledgement. Once nobody is left to be told, the
-/// waiting is switched off for a moment: while the setting is pending no commit can begin, so
-/// that none is acknowledged meanwhile. (A transaction that was prepared by `XA PREPARE` is the
-/// exception: a new session may commit it until the setting has got its first lock.)
+/// waiting is switched off: while the setting is pending no commit can begin, so that none is
+/// acknowledged meanwhile, and whoever opens the server again lets commits wait before. (A
+/// transaction that was prepared by `XA PREPARE` is the exception: a new session may commit it
+/// until the setting has got its first lock.)
 async fn close(
     session: &mut Session,
     other: &mut Session,
@@ -130,16 +138,15 @@ async fn close(
 ) -> Result<(), StepError> {
     let own = [session.id(), other.id()];
     let everybody = |_: &str| true;
-    end_sessions(other, &own, everybody).await?;
     let statement = session.dialect.close(false);
     let mut quiet_rounds = 0;
     let mut released = false;
     let closing = session.run(statement);
     tokio::pin!(closing);
+    if let Ok(closed) = tokio::time::timeout(GRACE, &mut closing).await {
+        return closed;
+    }
     let closed = loop {
-        if let Ok(closed) = tokio::time::timeout(ROUND, &mut closing).await {
-            break closed;
-        }
         let round = end_sessions(other, &own, everybody).await?;
         // Only once the setting waits for its lock, a session that comes later cannot commit.
         quiet_rounds = if round.living == 0 && round.own_waits { quiet_rounds + 1 } else { 0 };
@@ -147,11 +154,14 @@ async fn close(
             semi_sync::let_go(other).await?;
             released = true;
         }
+        if let Ok(closed) = tokio::time::timeout(ROUND, &mut closing).await {
+            break closed;
+        }
         if other.left() < ROUND * 3 {
             break Err(StepError::Retry(obstacle(&round)));
         }
     };
-    if released && closed.is_ok() {
+    if released && closed.is_err() {
         semi_sync::hold_again(other).await?;
     }
     closed
