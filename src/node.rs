@@ -80,8 +80,13 @@ pub async fn watch(config: &Path, id: &str, data_dir: &Path) -> Result<(), NodeE
     let (turning, handle) = Turning::start(parts).await?;
     info!(peer = %spec.peer, api = %spec.api, "watcher {id} runs");
     let serving = tokio::spawn(api::serve(handle, metrics, spec.api, stop.clone()));
+    // As a task: each time the main future is woken, the runtime calls the system to wake itself.
+    let turning = tokio::spawn(turning.run(stop.clone()));
     let turned = tokio::select! {
-        turned = turning.run(stop.clone()) => turned.map_err(NodeError::from),
+        turned = turning => match turned {
+            Ok(turned) => turned.map_err(NodeError::from),
+            Err(_) => Err(NodeError::Ended("the watcher's loop")),
+        },
         served = serving => match served {
             Ok(Ok(())) if stop.is_cancelled() => Ok(()),
             Ok(Err(error)) => Err(error.into()),
