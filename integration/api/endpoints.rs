@@ -74,6 +74,24 @@ async fn acting_routes_pass_every_field_on() {
     assert_eq!(fake.asked.lock().unwrap().last(), Some(&expected));
     let (status, _) = post(&fake, "/v1/clusters/shop/failover", "").await;
     assert_eq!(status, 202, "an empty body is an empty object");
+    let (status, _) = post(&fake, "/v1/clusters/shop/repair", "").await;
+    assert_eq!(status, 202);
+    let begins = r#"{"server": "db3", "for": "30m", "reason": "new disks", "by": "ann"}"#;
+    let (status, _) = post(&fake, "/v1/clusters/shop/maintenance", begins).await;
+    assert_eq!(status, 200);
+    let expected = Request::Maintain {
+        cluster: "shop".into(),
+        server: Some("db3".into()),
+        lasts: Duration::from_secs(1800),
+        reason: "new disks".to_owned(),
+        by: "ann".to_owned(),
+    };
+    assert_eq!(fake.asked.lock().unwrap().last(), Some(&expected));
+    let (status, _) = post(&fake, "/v1/clusters/shop/maintenance/end", "{}").await;
+    assert_eq!(status, 200);
+    let expected =
+        Request::EndMaintenance { cluster: "shop".into(), server: None, by: String::new() };
+    assert_eq!(fake.asked.lock().unwrap().last(), Some(&expected));
     let (status, body) = post(&fake, "/v1/clusters/shop/switchover", r#"{"to": "db1"}"#).await;
     assert_eq!((status, &body["code"]), (409, &json!("forbidden")));
 }
@@ -87,6 +105,9 @@ async fn bad_input_is_named_and_never_reaches_the_watcher() {
         ("/v1/clusters/shop/switchover", r#"{"dry_run": "no"}"#, 400, "dry_run is \"no\""),
         ("/v1/clusters/shop/switchover", r#"{"acept_loss": true}"#, 400, "\"acept_loss\""),
         ("/v1/clusters/shop/failover", "{\"to\":", 400, "not JSON"),
+        ("/v1/clusters/shop/maintenance", r#"{"reason": "x"}"#, 400, "for is missing"),
+        ("/v1/clusters/shop/maintenance", r#"{"for": "soon"}"#, 400, "for is \"soon\""),
+        ("/v1/clusters/shop/maintenance", r#"{"for": "1m", "reason": " "}"#, 400, "reason is"),
     ];
     for (path, sent, expected, text) in posts {
         let (status, body) = post(&fake, path, sent).await;

@@ -89,14 +89,17 @@ pub fn canned(request: &Request) -> Option<Response> {
         | Request::Adopt { cluster, .. }
         | Request::Switchover { cluster, .. }
         | Request::Failover { cluster, .. }
+        | Request::Repair { cluster, .. }
+        | Request::Maintain { cluster, .. }
+        | Request::EndMaintenance { cluster, .. }
             if !known(cluster.as_str()) =>
         {
             refused(RefusalCode::Unknown, "there is no such cluster", None)
         }
         Request::Explain { .. } => Response::Explanation(Box::new(explanation())),
-        Request::Switchover { dry_run: true, .. } | Request::Failover { dry_run: true, .. } => {
-            Response::Explanation(Box::new(explanation()))
-        }
+        Request::Switchover { dry_run: true, .. }
+        | Request::Failover { dry_run: true, .. }
+        | Request::Repair { dry_run: true, .. } => Response::Explanation(Box::new(explanation())),
         Request::Events { after, .. } => {
             Response::Events(events().into_iter().filter(|event| event.seq > *after).collect())
         }
@@ -109,6 +112,12 @@ pub fn canned(request: &Request) -> Option<Response> {
         }
         Request::Switchover { cluster, .. } => {
             Response::Opened { cluster: cluster.clone(), procedure: 3 }
+        }
+        Request::Repair { cluster, .. } => {
+            Response::Opened { cluster: cluster.clone(), procedure: 3 }
+        }
+        Request::Maintain { server, .. } | Request::EndMaintenance { server, .. } => {
+            Response::Done { text: format!("done for {server:?}") }
         }
         Request::Failover { cluster, .. } => {
             Response::Opened { cluster: cluster.clone(), procedure: 4 }
@@ -145,6 +154,8 @@ fn cluster() -> ClusterView {
         ],
         findings: vec![finding()],
         procedure: None,
+        maintenance: Vec::new(),
+        waiting: String::new(),
     }
 }
 
@@ -208,6 +219,7 @@ fn explanation() -> ExplanationView {
         plan: vec![stage("isolate", "waiting", &["db1 takes no writes"])],
         loss: String::new(),
         durability: "each commit waits for db2".to_owned(),
+        maintenance: Vec::new(),
     }
 }
 
@@ -240,6 +252,7 @@ fn procedure(id: u64) -> ProcedureView {
         closed: Some(WallTime(1_795_000_000_140)),
         state: if well { "done" } else { "abandoned" }.to_owned(),
         text: if well { "db2 is the primary" } else { "no candidate is left" }.to_owned(),
+        loss: String::new(),
         stages: vec![
             stage("isolate", "done", &["db1 takes no writes"]),
             stage("promote", if well { "done" } else { "failed" }, &["db2 takes writes"]),

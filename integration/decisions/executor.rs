@@ -137,13 +137,14 @@ impl World {
             }
             Next::Wait(why) => panic!("it waits for {why:?}"),
             Next::Decide => match planning::promote(&self.situation, open) {
-                Decision::Promote { stages, to, why } => vec![Command::Extend {
+                Decision::Promote { stages, to, why, loss } => vec![Command::Extend {
                     cluster: cluster.clone(),
                     procedure: open.id,
                     after: open.plan.len(),
                     stages,
                     to: Some(to),
                     why,
+                    loss,
                 }],
                 Decision::GiveUp { why } => close(Ending::Abandoned { text: why }),
             },

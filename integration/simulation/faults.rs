@@ -6,6 +6,7 @@ use crate::world::{CALM, Event, HEALED, MILLI, SECOND, World};
 use regent::decision::report::Writable;
 use regent::decision::view::Request;
 use regent::watcher::Input;
+use std::time::Duration;
 
 /// The end of a fault.
 #[derive(Clone, Copy, Debug)]
@@ -15,11 +16,23 @@ pub enum Undo {
     QuickDisk(usize),
     StartServer(usize),
     WakeServer(usize),
-    ApplyFast(usize),
+    Unload(usize),
     Heal,
 }
 
-const WEIGHTS: [(&str, u64); 19] = [
+/// Something that goes wrong once the watchers have come to a certain point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trap {
+    /// The leader dies with a journal entry in hand.
+    BeforeEntry,
+    /// The leader dies when an attempt was journaled and ordered.
+    AfterEntry,
+    /// The server that is about to be promoted dies.
+    Candidate,
+}
+
+/// Everything that can go wrong, and how often beside the others.
+pub const WEIGHTS: [(&str, u64); 37] = [
     ("nodes cut apart", 6),
     ("one way cut", 4),
     ("data centers cut apart", 3),
@@ -39,7 +52,36 @@ const WEIGHTS: [(&str, u64); 19] = [
     ("replica lags", 6),
     ("slow network", 3),
     ("request", 9),
+    ("data center lost", 2),
+    ("replication cut", 3),
+    ("two servers die", 2),
+    ("quick restart", 3),
+    ("primary flaps", 2),
+    ("storage stalled", 3),
+    ("too many connections", 3),
+    ("primary busy", 4),
+    ("replica delayed", 2),
+    ("errant transaction", 1),
+    ("all watchers restart", 2),
+    ("stale watcher", 2),
+    ("clock jumps", 3),
+    ("leader dies before an entry", 3),
+    ("leader dies after an entry", 3),
+    ("candidate dies", 3),
+    ("maintenance", 4),
+    ("end of maintenance", 1),
 ];
+
+/// Faults that come without being drawn.
+pub const OTHERS: [&str; 2] = ["step fails", "answer lost"];
+
+/// Whom a fault may hit.
+struct Drawn {
+    server: usize,
+    primary: usize,
+    watcher: usize,
+    place: usize,
+}
 
 impl World {
     /// Something goes wrong, and the next thing will soon.
@@ -62,11 +104,25 @@ impl World {
 
     fn commit_fault(&mut self, name: &str) {
         let server = self.random.index(self.servers.len());
-        let primary = self.invariants.primary.unwrap_or(server);
-        let watcher = self.random.index(self.watchers.len());
-        let place = self.random.index(3);
+        let drawn = Drawn {
+            server,
+            primary: self.invariants.primary.unwrap_or(server),
+            watcher: self.random.index(self.watchers.len()),
+            place: self.random.index(3),
+        };
+        let known = self.network_fault(name, &drawn)
+            || self.watcher_fault(name, &drawn)
+            || self.crash(name, &drawn)
+            || self.hindrance(name, &drawn);
+        if !known {
+            self.after(0, Event::Request { watcher: drawn.watcher });
+        }
+    }
+
+    fn network_fault(&mut self, name: &str, drawn: &Drawn) -> bool {
         let node = self.some_node();
         let other = self.some_node();
+        let &Drawn { place, primary, .. } = drawn;
         match name {
             "nodes cut apart" => self.apart(Side::Node(node), Side::Node(other), true),
             "one way cut" => self.apart(Side::Node(node), Side::Node(other), false),
@@ -85,6 +141,25 @@ impl World {
                     self.apart(Side::Node(proxy), Side::Node(Node::Watcher(watcher)), true);
                 }
             }
+            "replication cut" => {
+                for other in (0..self.servers.len()).filter(|other| *other != primary) {
+                    let (a, b) = (Node::Server(primary), Node::Server(other));
+                    self.apart(Side::Node(a), Side::Node(b), true);
+                }
+            }
+            "slow network" => {
+                self.network.slowness = self.random.range(10, 400) * MILLI;
+                let id = self.id();
+                self.later(Undo::Mend(id));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn watcher_fault(&mut self, name: &str, drawn: &Drawn) -> bool {
+        let &Drawn { watcher, server, .. } = drawn;
+        match name {
             "watcher crash" => self.fail_watcher(watcher),
             "leader crash" => {
                 let leader = self.watchers.iter().position(|host| host.leads());
@@ -94,8 +169,55 @@ impl World {
                 self.watchers[watcher].disk_delay = self.random.range(10, 500) * MILLI;
                 self.later(Undo::QuickDisk(watcher));
             }
+            "all watchers restart" => {
+                (0..self.watchers.len()).for_each(|watcher| self.fail_watcher(watcher));
+            }
+            "stale watcher" => {
+                if self.watchers[watcher].watcher.is_some() {
+                    self.crash_watcher(watcher);
+                    let wait = self.random.range(8, 20) * SECOND;
+                    self.after(wait, Event::Undo(Undo::StartWatcher(watcher)));
+                }
+            }
+            "clock jumps" => {
+                let day = 24 * 3_600_000;
+                let wall = self.random.range(0, 2 * day);
+                self.watchers[watcher].clock.wall = wall.cast_signed() - day.cast_signed();
+            }
+            "leader dies before an entry" => drop(self.traps.insert(Trap::BeforeEntry)),
+            "leader dies after an entry" => drop(self.traps.insert(Trap::AfterEntry)),
+            "candidate dies" => drop(self.traps.insert(Trap::Candidate)),
+            "maintenance" | "end of maintenance" => {
+                let request = self.some_maintenance(name == "maintenance", server);
+                self.request(watcher, request);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Servers that die, for a moment or longer.
+    fn crash(&mut self, name: &str, drawn: &Drawn) -> bool {
+        let &Drawn { server, primary, .. } = drawn;
+        match name {
             "primary crash" => self.fail_server(primary),
             "server crash" => self.fail_server(server),
+            "data center lost" => self.lose_place(self.setting.servers[primary]),
+            "two servers die" => {
+                self.fail_server(primary);
+                self.fail_server((primary + 1) % self.servers.len());
+            }
+            "quick restart" => self.flap(primary, 1),
+            "primary flaps" => self.flap(primary, 4),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Servers that live and do not do what they should.
+    fn hindrance(&mut self, name: &str, drawn: &Drawn) -> bool {
+        let &Drawn { server, primary, .. } = drawn;
+        match name {
             "primary hangs" => self.hang(primary),
             "server hangs" => self.hang(server),
             "primary read-only" => {
@@ -113,17 +235,34 @@ impl World {
                     one.error = Some(1062);
                 }
             }
+            "errant transaction" => {
+                if server != primary && self.servers[server].answers(self.now) {
+                    self.servers[server].write(0, self.now);
+                }
+            }
             "replica lags" => {
                 self.servers[server].apply_gap = self.random.range(50, 600) * MILLI;
-                self.later(Undo::ApplyFast(server));
+                self.later(Undo::Unload(server));
             }
-            "slow network" => {
-                self.network.slowness = self.random.range(10, 400) * MILLI;
-                let id = self.id();
-                self.later(Undo::Mend(id));
+            "replica delayed" => {
+                self.servers[server].delay = self.random.range(1, 20) * SECOND;
+                self.later(Undo::Unload(server));
             }
-            _ => self.after(0, Event::Request { watcher }),
+            "storage stalled" => {
+                self.servers[primary].stalled = true;
+                self.later(Undo::Unload(primary));
+            }
+            "too many connections" => {
+                self.servers[primary].full = true;
+                self.later(Undo::Unload(primary));
+            }
+            "primary busy" => {
+                self.servers[primary].busy = self.random.range(50, 480) * MILLI;
+                self.later(Undo::Unload(primary));
+            }
+            _ => return false,
         }
+        true
     }
 
     fn some_node(&mut self) -> Node {
@@ -156,7 +295,7 @@ impl World {
         self.later(Undo::Mend(id));
     }
 
-    fn fail_watcher(&mut self, watcher: usize) {
+    pub fn fail_watcher(&mut self, watcher: usize) {
         if self.watchers[watcher].watcher.is_some() {
             self.crash_watcher(watcher);
             self.later(Undo::StartWatcher(watcher));
@@ -170,6 +309,47 @@ impl World {
             self.sessions_end(server);
             self.later(Undo::StartServer(server));
         }
+    }
+
+    /// A data center is gone for a while, with all that stands in it.
+    fn lose_place(&mut self, place: usize) {
+        let there = |places: &[usize]| -> Vec<usize> {
+            (0..places.len()).filter(|number| places[*number] == place).collect()
+        };
+        let (servers, watchers) = (there(&self.setting.servers), there(&self.setting.watchers));
+        servers.into_iter().for_each(|server| self.fail_server(server));
+        watchers.into_iter().for_each(|watcher| self.fail_watcher(watcher));
+    }
+
+    /// A server dies and is back within a second, that many times.
+    pub fn flap(&mut self, server: usize, times: u32) {
+        if times == 0 || self.now >= CALM {
+            return;
+        }
+        if self.servers[server].up {
+            self.say(|| format!("db{} flaps", server + 1));
+            self.servers[server].crash();
+            self.sessions_end(server);
+        }
+        let back = self.random.range(50, 900) * MILLI;
+        self.after(back, Event::Undo(Undo::StartServer(server)));
+        let again = back + self.random.range(200, 3_000) * MILLI;
+        self.after(again, Event::Flap { server, times: times - 1 });
+    }
+
+    /// Whether a trap was set for that; it is gone then.
+    pub fn springs(&mut self, trap: Trap) -> bool {
+        let springs = self.now < CALM && self.traps.remove(&trap);
+        if springs {
+            self.tally.count("trap", &format!("{trap:?}"));
+        }
+        springs
+    }
+
+    /// The server that is about to be promoted dies in a moment.
+    pub fn lose_candidate(&mut self, server: usize) {
+        let wait = self.random.range(0, 60 * MILLI);
+        self.after(wait, Event::Flap { server, times: 1 });
     }
 
     fn hang(&mut self, server: usize) {
@@ -195,8 +375,18 @@ impl World {
             Undo::QuickDisk(watcher) => self.watchers[watcher].disk_delay = MILLI,
             Undo::StartServer(server) => self.start_server(server),
             Undo::WakeServer(server) => self.server_wakes(server),
-            Undo::ApplyFast(server) => self.servers[server].apply_gap = 0,
+            Undo::Unload(server) => self.unload(server),
             Undo::Heal => self.heal(),
+        }
+    }
+
+    /// A server has its usual speed, space and connections again.
+    fn unload(&mut self, server: usize) {
+        let one = &mut self.servers[server];
+        (one.apply_gap, one.busy, one.delay) = (0, 0, 0);
+        (one.stalled, one.full) = (false, false);
+        if !one.hung {
+            self.take_up(server);
         }
     }
 
@@ -220,7 +410,7 @@ impl World {
         for server in 0..self.servers.len() {
             self.start_server(server);
             self.undo(Undo::WakeServer(server));
-            self.undo(Undo::ApplyFast(server));
+            self.undo(Undo::Unload(server));
             // What only people can mend.
             if let Some(one) = &mut self.servers[server].following {
                 one.error = None;
@@ -234,15 +424,32 @@ impl World {
         let server = setting::server_name(self.random.index(self.servers.len()));
         let to = self.random.permille(500).then(|| server.clone());
         let dry_run = self.random.permille(150);
-        let request = match self.random.weighted(&[10, 3, 1, 2, 2, 1, 1]) {
+        let request = match self.random.weighted(&[10, 3, 1, 2, 2, 1, 1, 2]) {
             0 => Request::Switchover { cluster, to, dry_run },
             1 => Request::Failover { cluster, to, accept_loss: false, dry_run },
             2 => Request::Adopt { cluster, primary: server },
             3 => Request::Explain { cluster, without: to },
             4 => Request::Status { cluster: None },
             5 => Request::Events { after: 0, limit: 100, cluster: None },
-            _ => Request::Procedure { cluster, id: None },
+            6 => Request::Procedure { cluster, id: None },
+            _ => Request::Repair { cluster, dry_run },
         };
+        self.request(watcher, request);
+    }
+
+    /// Maintenance that begins, of a server or all, or ends.
+    fn some_maintenance(&mut self, begins: bool, server: usize) -> Request {
+        let (cluster, by) = (setting::cluster(), String::new());
+        let server = self.random.permille(700).then(|| setting::server_name(server));
+        let lasts = Duration::from_millis(self.random.range(200, 8_000));
+        match begins {
+            true => Request::Maintain { cluster, server, lasts, reason: "new disks".into(), by },
+            false => Request::EndMaintenance { cluster, server, by },
+        }
+    }
+
+    /// A watcher, mostly the leader, gets a request.
+    fn request(&mut self, watcher: usize, request: Request) {
         self.say(|| format!("w{} is asked for {request:?}", watcher + 1));
         let leader = self.watchers.iter().position(|host| host.leads());
         let asked = leader.filter(|_| self.random.permille(800)).unwrap_or(watcher);

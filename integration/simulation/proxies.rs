@@ -216,7 +216,8 @@ impl World {
                 self.forwarded(number, server, forward.epoch);
                 let there = Node::Server(server);
                 let reached = self.network.connects(Node::Proxy(number), there)
-                    && self.servers[server].answers(self.now);
+                    && self.servers[server].answers(self.now)
+                    && !self.servers[server].full;
                 if reached {
                     let session = Session {
                         id: forward.session,
@@ -272,7 +273,7 @@ impl World {
             return;
         };
         let server = &mut self.servers[write.server];
-        if server.hung {
+        if server.hung || server.stalled {
             server.backlog.push((id, write.generation));
             return;
         }
@@ -336,8 +337,15 @@ impl World {
 
     /// A server that hung goes on, with all that came meanwhile.
     pub fn server_wakes(&mut self, number: usize) {
+        self.servers[number].hung = false;
+        if !self.servers[number].stalled {
+            self.take_up(number);
+        }
+    }
+
+    /// Writes that had to wait go on.
+    pub fn take_up(&mut self, number: usize) {
         let server = &mut self.servers[number];
-        server.hung = false;
         for (write, _) in std::mem::take(&mut server.backlog) {
             self.after(1, Event::WriteArrives { write });
         }

@@ -15,7 +15,7 @@ impl World {
     pub fn server_tick(&mut self, number: usize) {
         let wait = self.random.range(3 * MILLI, 12 * MILLI);
         self.after(wait, Event::ServerTick { server: number });
-        if !self.servers[number].answers(self.now) {
+        if !self.servers[number].answers(self.now) || self.servers[number].stalled {
             return;
         }
         self.receive(number);
@@ -32,7 +32,7 @@ impl World {
         let alive = source.answers(now) && one.source != number;
         let (here, there) = (Node::Server(number), Node::Server(one.source));
         if !one.connected {
-            let reached = alive && self.network.connects(here, there);
+            let reached = alive && !source.full && self.network.connects(here, there);
             let semi = self.servers[number].replica_on;
             let life = source.life;
             let retry = self.random.range(50 * MILLI, 300 * MILLI);

@@ -111,6 +111,14 @@ pub struct Server {
     /// The applier takes one transaction per so long.
     pub apply_gap: u64,
     pub applied_at: u64,
+    /// Writes, its own replication's too, do not end; reads answer.
+    pub stalled: bool,
+    /// All connection slots are taken.
+    pub full: bool,
+    /// How much longer than usual an answer takes.
+    pub busy: u64,
+    /// The applier leaves each transaction for so long, on purpose.
+    pub delay: u64,
     /// Writes that came while it hung: (write, generation).
     pub backlog: Vec<(u64, u64)>,
 }
@@ -137,6 +145,10 @@ impl Server {
             replica_on: false,
             apply_gap: 0,
             applied_at: 0,
+            stalled: false,
+            full: false,
+            busy: 0,
+            delay: 0,
             backlog: Vec::new(),
         }
     }
@@ -202,7 +214,7 @@ impl Server {
 
     pub fn crash(&mut self) {
         self.up = false;
-        self.hung = false;
+        (self.hung, self.stalled, self.full) = (false, false, false);
         self.backlog.clear();
         if let Some(following) = &mut self.following {
             following.connected = false;
@@ -235,6 +247,9 @@ impl Server {
         }
         let mut budget = 50;
         while let Some(first) = self.relay.front().copied() {
+            if now < first.at + self.delay {
+                break;
+            }
             if budget == 0 || (self.apply_gap > 0 && now < self.applied_at + self.apply_gap) {
                 break;
             }
@@ -287,7 +302,7 @@ impl Server {
             received: following.received.gtids(),
             beats: following.beats,
             lag: following.applier.then(|| Duration::from_secs(behind / 1_000_000)),
-            delay: Duration::ZERO,
+            delay: Duration::from_micros(self.delay),
             error,
             by_gtid: true,
         }

@@ -74,7 +74,10 @@ impl World {
             if self.servers[task.server].life != task.server_life {
                 return self.end_step(task, Outcome::Retry("connection lost".to_owned()));
             }
-            if self.servers[task.server].answers(self.now) {
+            if self.servers[task.server].full {
+                return self.end_step(task, Outcome::Retry("too many connections".to_owned()));
+            }
+            if self.servers[task.server].answers(self.now) && !self.servers[task.server].stalled {
                 let outcome = self.turn(&mut task);
                 task.turn += 1;
                 if let Some(outcome) = outcome {

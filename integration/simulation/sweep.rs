@@ -7,6 +7,9 @@ use std::io::Write as _;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// So many seeds must come across every fault and every step.
+const ENOUGH: usize = 150;
+
 /// How one run went.
 #[derive(Debug)]
 pub struct Run {
@@ -69,8 +72,14 @@ pub fn sweep(seeds: RangeInclusive<u64>) {
         }
     }
     let table = tally.table();
-    let text = format!("{count} seeds, trace {hash:016x}; what they came across:{table}\n");
+    let unreached = tally.unreached();
+    let text = format!(
+        "{count} seeds, trace {hash:016x}; what they came across:{table}\n  not reached: {}\n",
+        unreached.join("; ")
+    );
     let _ = std::io::stderr().write_all(text.as_bytes());
+    let missing: Vec<_> = unreached.iter().filter(|it| !it.starts_with("finding")).collect();
+    assert!(count < ENOUGH || missing.is_empty(), "{count} seeds did not reach {missing:?}");
     assert!(
         failures.is_empty(),
         "{} of {count} seeds broke a promise: {failures:?}",

@@ -1,5 +1,8 @@
 //! What a sweep has come across.
 
+use crate::faults::{OTHERS, WEIGHTS};
+use regent::decision::diagnosis::ALL_KINDS;
+use regent::decision::plan::Step;
 use regent::decision::view::Response;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,6 +24,20 @@ impl Tally {
         for ((kind, word), times) in &other.0 {
             self.add(kind, word, *times);
         }
+    }
+
+    /// Faults, steps and findings that did not come up.
+    pub fn unreached(&self) -> Vec<String> {
+        let drawn = WEIGHTS.iter().map(|(fault, _)| *fault).chain(OTHERS);
+        let traps = ["BeforeEntry", "AfterEntry", "Candidate"];
+        let steps = Step::KINDS;
+        let wanted = drawn.map(|word| ("fault", word.to_owned()));
+        let wanted = wanted.chain(traps.map(|word| ("trap", word.to_owned())));
+        let wanted = wanted.chain(steps.iter().map(|word| ("step done", (*word).to_owned())));
+        let wanted = wanted.chain(ALL_KINDS.iter().map(|kind| ("finding", kind.to_string())));
+        let missing =
+            wanted.filter(|(kind, word)| !self.0.contains_key(&((*kind).to_owned(), word.clone())));
+        missing.map(|(kind, word)| format!("{kind} {word}")).collect()
     }
 
     /// One line per kind.

@@ -29,12 +29,10 @@ impl Trace {
         }
     }
 
-    /// Tells people, and hashes what it tells.
-    pub fn say(&mut self, at: u64, text: impl FnOnce() -> String) {
-        let text = text();
-        self.mix(u64::from(crc32fast::hash(text.as_bytes())));
+    /// Tells people, if anybody reads it.
+    pub fn say(&self, at: u64, text: impl FnOnce() -> String) {
         if self.print {
-            let line = format!("{:>3}.{:06} {text}\n", at / SECOND, at % SECOND);
+            let line = format!("{:>3}.{:06} {}\n", at / SECOND, at % SECOND, text());
             let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
         }
     }
@@ -68,6 +66,7 @@ fn kind(event: &Event) -> u64 {
         Event::Undo(_) => (19, 0),
         Event::Request { watcher } => (20, *watcher),
         Event::Look => (21, 0),
+        Event::Flap { server, .. } => (22, *server),
     };
     kind * 64 + who as u64
 }

@@ -1,10 +1,12 @@
 //! Watchers with their disks: carries out what they order, and tells them what came of it.
 
+use crate::faults::Trap;
 use crate::network::Node;
 use crate::setting::{self, Flaw};
-use crate::world::{Event, LocalClock, MILLI, World};
+use crate::world::{Event, LocalClock, MILLI, SECOND, World};
+use regent::decision::procedure::{Kind, Procedure};
 use regent::decision::report::{Sight, Trouble};
-use regent::decision::topology::{DataCenter, ProxyName, WatcherName};
+use regent::decision::topology::{DataCenter, ProxyName, ServerName, WatcherName};
 use regent::watcher::{
     CanaryResult, Input, Output, PeerMessage, Record, Setup, StepOrder, Stored, Watcher,
 };
@@ -31,7 +33,7 @@ impl WatcherHost {
         WatcherHost {
             name: WatcherName(format!("w{}", number + 1)),
             life: 0,
-            clock: LocalClock { zero: 0, start: 0, rate: 1_000_000 },
+            clock: LocalClock { zero: 0, start: 0, rate: 1_000_000, wall: 0 },
             watcher: None,
             disk: Stored::default(),
             writing: VecDeque::new(),
@@ -128,7 +130,12 @@ impl World {
             let life = host.life;
             self.at(wake, Event::Wakeup { watcher: number, life });
         }
+        let life = self.watchers[number].life;
         for output in outputs {
+            // It may die in the middle of it.
+            if self.watchers[number].life != life {
+                return;
+            }
             self.carry_out(number, output);
         }
         self.watcher_moved(number);
@@ -138,6 +145,13 @@ impl World {
         let life = self.watchers[number].life;
         match output {
             Output::Send { to, message } => self.send_peer(number, &to, message),
+            Output::Persist { record, .. }
+                if !record.entries.is_empty()
+                    && self.drives(number)
+                    && self.springs(Trap::BeforeEntry) =>
+            {
+                self.fail_watcher(number);
+            }
             Output::Persist { ticket, record } => {
                 let delay = self.watchers[number].disk_delay;
                 let spread = self.random.range(delay / 2, delay * 2);
@@ -151,12 +165,23 @@ impl World {
                 let server = setting::server_number(&server.server);
                 self.probe(number, life, server);
             }
-            // Model storage never stalls, and the row leaves nothing that others could lack.
+            // The row leaves nothing that others could lack.
             Output::Canary { server, .. } => {
-                let input = Input::CanaryDone { server, result: CanaryResult::Written };
-                self.at(self.now + 2_000, Event::Input { watcher: number, life, input });
+                let (wait, result) = self.canary(number, setting::server_number(&server.server));
+                let input = Input::CanaryDone { server, result };
+                self.after(wait, Event::Input { watcher: number, life, input });
             }
-            Output::Perform(order) => self.send_step(number, life, order),
+            Output::Perform(order) => {
+                let candidate = self.is_candidate(number, order.step.server());
+                let server = setting::server_number(order.step.server());
+                self.send_step(number, life, order);
+                if candidate && self.springs(Trap::Candidate) {
+                    self.lose_candidate(server);
+                }
+                if self.springs(Trap::AfterEntry) {
+                    self.fail_watcher(number);
+                }
+            }
             Output::Reply { response, .. } => {
                 let word = crate::tally::word(&response);
                 self.tally.count("answer", word);
@@ -171,6 +196,33 @@ impl World {
                 self.say(|| format!("w{} {}: {}", number + 1, event.kind, event.text));
             }
         }
+    }
+
+    /// How long a canary row takes, and what comes of it.
+    fn canary(&self, number: usize, server: usize) -> (u64, CanaryResult) {
+        let reached = self.network.connects(Node::Watcher(number), Node::Server(server));
+        let one = &self.servers[server];
+        match (reached && one.up && !one.full, one.stalled || one.hung) {
+            (false, _) => (10 * MILLI, CanaryResult::Unknown),
+            (true, true) => (SECOND, CanaryResult::Stalled),
+            (true, false) => (2 * MILLI, CanaryResult::Written),
+        }
+    }
+
+    fn open_procedure(&self, number: usize) -> Option<&Procedure> {
+        let watcher = self.watchers[number].watcher.as_ref()?;
+        watcher.state().clusters.get(&setting::cluster())?.procedure.as_ref()
+    }
+
+    /// Whether a watcher leads and has a procedure to drive.
+    fn drives(&self, number: usize) -> bool {
+        self.watchers[number].leads() && self.open_procedure(number).is_some()
+    }
+
+    /// Whether a failover is about to promote that server.
+    fn is_candidate(&self, number: usize, server: &ServerName) -> bool {
+        self.open_procedure(number)
+            .is_some_and(|open| open.kind == Kind::Failover && open.to.as_ref() == Some(server))
     }
 
     fn send_peer(&mut self, number: usize, to: &WatcherName, message: PeerMessage) {
@@ -243,6 +295,10 @@ impl World {
             (Sight::Refused, self.now + self.network.delay(&mut self.random, host, watcher))
         } else if seen.hung {
             (Sight::Hung, began + timeout)
+        } else if seen.full {
+            (Sight::Useless(Trouble::TooManyConnections), self.now + MILLI)
+        } else if seen.busy > 0 && self.now + seen.busy > began + timeout {
+            (Sight::Hung, began + timeout)
         } else if self.now < seen.ready_at {
             (Sight::Useless(Trouble::NotReady), self.now + MILLI)
         } else {
@@ -252,7 +308,7 @@ impl World {
                 Flaw::ReceivedIgnored => Sight::Alive(Box::new(crate::flaws::blind(status))),
                 _ => Sight::Alive(Box::new(status)),
             };
-            (sight, self.now + way)
+            (sight, self.now + way + seen.busy)
         };
         let key = regent::decision::topology::ServerKey {
             cluster: setting::cluster(),

@@ -3,7 +3,7 @@
 //! Time is in microseconds of a clock that nobody in the world can read; each watcher and proxy has
 //! its own, with a zero and a rate of its own.
 
-use crate::faults::Undo;
+use crate::faults::{Trap, Undo};
 use crate::invariants::Invariants;
 use crate::network::{Network, Node};
 use crate::proxies::ProxyHost;
@@ -17,7 +17,7 @@ use crate::watchers::WatcherHost;
 use regent::clock::{Moment, Now, WallTime};
 use regent::decision::lease::{FromProxy, ToProxy};
 use regent::watcher::{Input, PeerMessage, Record, StepOrder};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const MILLI: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
@@ -37,6 +37,8 @@ pub struct LocalClock {
     pub start: u64,
     /// Its microseconds per million real ones.
     pub rate: u64,
+    /// By how many milliseconds its wall clock is wrong.
+    pub wall: i64,
 }
 
 impl LocalClock {
@@ -45,6 +47,7 @@ impl LocalClock {
             zero: now,
             start: random.range(1, 90) * SECOND,
             rate: random.range(980_000, 1_020_001),
+            wall: 0,
         }
     }
 
@@ -81,6 +84,7 @@ pub enum Event {
     WriteTimesOut { write: u64 },
     Fault,
     Undo(Undo),
+    Flap { server: usize, times: u32 },
     Request { watcher: usize },
     Look,
 }
@@ -95,6 +99,7 @@ pub struct World {
     pub servers: Vec<Server>,
     pub proxies: Vec<ProxyHost>,
     pub tasks: BTreeMap<u64, Task>,
+    pub traps: BTreeSet<Trap>,
     pub invariants: Invariants,
     pub tally: Tally,
     pub trace: Trace,
@@ -133,6 +138,7 @@ impl World {
             servers,
             proxies,
             tasks: BTreeMap::new(),
+            traps: BTreeSet::new(),
             invariants: Invariants::new(setting.servers.len()),
             tally: Tally::default(),
             trace: Trace::new(print),
@@ -193,10 +199,10 @@ impl World {
     /// What a process with that clock reads now; wall clocks are off by some seconds.
     pub fn read(&self, clock: &LocalClock) -> Now {
         let wall = 1_700_000_000_000 + self.now / MILLI + clock.rate % 5_000;
-        Now { moment: clock.read(self.now), wall: WallTime(wall) }
+        Now { moment: clock.read(self.now), wall: WallTime(wall.saturating_add_signed(clock.wall)) }
     }
 
-    pub fn say(&mut self, text: impl FnOnce() -> String) {
+    pub fn say(&self, text: impl FnOnce() -> String) {
         self.trace.say(self.now, text);
     }
 
@@ -254,6 +260,7 @@ impl World {
             Event::WriteTimesOut { write } => self.write_times_out(write),
             Event::Fault => self.fault(),
             Event::Undo(undo) => self.undo(undo),
+            Event::Flap { server, times } => self.flap(server, times),
             Event::Request { watcher } => self.ask(watcher),
             Event::Look => self.look(),
         }

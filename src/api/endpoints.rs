@@ -52,7 +52,7 @@ struct Kept {
 }
 
 /// Every route: its method, its path and what it is for.
-pub const ROUTES: [(&str, &str, &str); 13] = [
+pub const ROUTES: [(&str, &str, &str); 16] = [
     ("GET", "/v1/status", "all clusters at a glance, or one"),
     ("GET", "/v1/clusters/{cluster}", "one cluster"),
     ("GET", "/v1/clusters/{cluster}/topology", "one cluster: who follows whom"),
@@ -62,6 +62,9 @@ pub const ROUTES: [(&str, &str, &str); 13] = [
     ("POST", "/v1/clusters/{cluster}/adopt", "take the cluster as it runs"),
     ("POST", "/v1/clusters/{cluster}/switchover", "move the primary's role"),
     ("POST", "/v1/clusters/{cluster}/failover", "replace the primary, dead or not"),
+    ("POST", "/v1/clusters/{cluster}/repair", "mend now what can be mended"),
+    ("POST", "/v1/clusters/{cluster}/maintenance", "leave it alone for a while"),
+    ("POST", "/v1/clusters/{cluster}/maintenance/end", "look after it again"),
     ("GET", "/metrics", "counters and gauges for Prometheus"),
     ("GET", "/healthz", "whether the process lives"),
     ("GET", "/readyz", "whether it has caught up and knows a leader"),
@@ -100,6 +103,9 @@ fn method_for(path: &str) -> MethodRouter<Api> {
         "/v1/clusters/{cluster}/adopt" => post(adopt),
         "/v1/clusters/{cluster}/switchover" => post(switchover),
         "/v1/clusters/{cluster}/failover" => post(failover),
+        "/v1/clusters/{cluster}/repair" => post(repair),
+        "/v1/clusters/{cluster}/maintenance" => post(maintain),
+        "/v1/clusters/{cluster}/maintenance/end" => post(end_maintenance),
         "/metrics" => get(metrics_text),
         "/healthz" => get(|| async { "alive\n" }),
         "/readyz" => get(ready),
@@ -233,6 +239,49 @@ async fn failover(
     let accept_loss = fields.flag("accept_loss")?;
     let dry_run = fields.flag("dry_run")?;
     Ok(api.answer(Request::Failover { cluster, to, accept_loss, dry_run }, asked).await)
+}
+
+async fn repair(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    mut asked: Asked,
+    body: Sent,
+) -> Answered {
+    let body = asked.take_body(body)?;
+    let fields = Fields::read(&body, &["dry_run"])?;
+    let cluster = ClusterName::from(checked_name("cluster", &name)?);
+    let dry_run = fields.flag("dry_run")?;
+    Ok(api.answer(Request::Repair { cluster, dry_run }, asked).await)
+}
+
+async fn maintain(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    mut asked: Asked,
+    body: Sent,
+) -> Answered {
+    let body = asked.take_body(body)?;
+    let fields = Fields::read(&body, &["server", "for", "reason", "by"])?;
+    let cluster = ClusterName::from(checked_name("cluster", &name)?);
+    let server = fields.name("server")?.map(ServerName::from);
+    let lasts = fields.required_span("for")?;
+    let reason = fields.required_text("reason")?.to_owned();
+    let by = fields.name("by")?.unwrap_or_default().to_owned();
+    Ok(api.answer(Request::Maintain { cluster, server, lasts, reason, by }, asked).await)
+}
+
+async fn end_maintenance(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    mut asked: Asked,
+    body: Sent,
+) -> Answered {
+    let body = asked.take_body(body)?;
+    let fields = Fields::read(&body, &["server", "by"])?;
+    let cluster = ClusterName::from(checked_name("cluster", &name)?);
+    let server = fields.name("server")?.map(ServerName::from);
+    let by = fields.name("by")?.unwrap_or_default().to_owned();
+    Ok(api.answer(Request::EndMaintenance { cluster, server, by }, asked).await)
 }
 
 async fn metrics_text(State(api): State<Api>) -> impl IntoResponse {

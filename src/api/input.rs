@@ -1,11 +1,15 @@
 //! What a request brings along, checked field by field: every error names the field and the value.
 
 use super::answer::Answer;
+use crate::decision::rules::spans;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The longest name anything can have.
 const MAX_NAME: usize = 128;
+/// The longest sentence somebody may leave.
+const MAX_TEXT: usize = 300;
 
 /// A request's query, each field at most once.
 #[derive(Debug)]
@@ -86,6 +90,38 @@ impl Fields {
     pub fn required_name(&self, field: &str) -> Result<&str, Answer> {
         let missing = || Answer::bad_input(format!("{field} is missing; give a server's name"));
         self.name(field)?.ok_or_else(missing)
+    }
+
+    /// A span of time that must be given, such as `30m`.
+    pub fn required_span(&self, field: &str) -> Result<Duration, Answer> {
+        let right = "a span such as 30s, 30m or 2h";
+        match self.object.get(field) {
+            None | Some(Value::Null) => {
+                Err(Answer::bad_input(format!("{field} is missing; give {right}")))
+            }
+            Some(value) => {
+                let span = value.as_str().and_then(spans::parse);
+                span.ok_or_else(|| wrong(field, value, right))
+            }
+        }
+    }
+
+    /// A text that must be given, of one line.
+    pub fn required_text(&self, field: &str) -> Result<&str, Answer> {
+        let right = format!("1 to {MAX_TEXT} visible characters");
+        match self.object.get(field) {
+            None | Some(Value::Null) => {
+                Err(Answer::bad_input(format!("{field} is missing; give {right}")))
+            }
+            Some(Value::String(text))
+                if !text.trim().is_empty()
+                    && text.len() <= MAX_TEXT
+                    && !text.chars().any(char::is_control) =>
+            {
+                Ok(text)
+            }
+            Some(other) => Err(wrong(field, other, &right)),
+        }
     }
 
     /// True or false; false when absent.

@@ -2,8 +2,8 @@
 
 use crate::decision::topology::ClusterName;
 pub use crate::decision::view::{
-    CandidateView, ClusterView, EventView, ExplanationView, FindingView, ProcedureView, ProxyView,
-    ServerView, StageView, StatusView, StepView, WatcherView,
+    CandidateView, ClusterView, EventView, ExplanationView, FindingView, MaintenanceView,
+    ProcedureView, ProxyView, ServerView, StageView, StatusView, StepView, WatcherView,
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,41 @@ pub struct FailoverBody {
     /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// Body of `POST /v1/clusters/{cluster}/repair`; every field may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairBody {
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Body of `POST /v1/clusters/{cluster}/maintenance`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaintenanceBody {
+    /// Which server; the whole cluster when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// For how long, such as `30m`.
+    #[serde(rename = "for")]
+    pub lasts: String,
+    /// Why.
+    pub reason: String,
+    /// Who asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// Body of `POST /v1/clusters/{cluster}/maintenance/end`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndMaintenanceBody {
+    /// Which server; the whole cluster when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Who asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// Answer of `/readyz`.

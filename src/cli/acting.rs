@@ -1,12 +1,12 @@
 //! Commands that change something: they say what will happen, ask, and follow it to its end.
 
-use super::args::{Failover, Global, Switchover};
+use super::args::{Failover, Global, Repair, Switchover};
 use super::output::{Output, wrapped};
 use super::reach::{client, encoded};
 use super::{Failed, explanation, procedure};
 use crate::api::client::{Client, Read};
 use crate::api::types::{
-    AdoptBody, DoneBody, ExplanationView, FailoverBody, OpenedBody, SwitchoverBody,
+    AdoptBody, DoneBody, ExplanationView, FailoverBody, OpenedBody, RepairBody, SwitchoverBody,
 };
 use serde::Serialize;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -67,6 +67,33 @@ pub async fn failover(global: &Global, order: &Failover, out: &mut Output) -> Re
     acting.open(&body(false), out).await
 }
 
+/// `regent repair`.
+pub async fn repair(global: &Global, order: &Repair, out: &mut Output) -> Result<(), Failed> {
+    let acting =
+        Acting { global, client: client(global)?, cluster: &order.cluster, kind: "repair" };
+    let body = |dry_run| RepairBody { dry_run };
+    if order.dry_run {
+        return acting.dry_run(&body(true), out).await;
+    }
+    if !order.yes && io::stdin().is_terminal() {
+        acting.confirm(&body(true), out).await?;
+    }
+    acting.open(&body(false), out).await
+}
+
+/// Asks on the terminal; anything but a yes ends it.
+pub(super) fn wants_to(what: &str) -> Result<(), Failed> {
+    let mut screen = io::stderr();
+    write!(screen, "{what}\nGo on? [y/N] ")?;
+    screen.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failed::Refused("nothing was done".to_owned())),
+    }
+}
+
 /// One order on its way.
 struct Acting<'a> {
     global: &'a Global,
@@ -91,20 +118,12 @@ impl Acting<'_> {
     /// Shows what will happen, on standard error, and wants a yes.
     async fn confirm(&self, body: &impl Serialize, out: &Output) -> Result<(), Failed> {
         let read: Read<ExplanationView> = self.client.post(&self.path(), body).await?;
-        let mut screen = io::stderr();
-        write!(screen, "{} of {}", self.kind, self.cluster)?;
-        writeln!(screen, "{}", explanation::plan(&read.view.plan, out.width))?;
-        if !read.view.loss.is_empty() {
-            writeln!(screen, "loss  {}", wrapped(&read.view.loss, 6, out.width))?;
-        }
-        write!(screen, "Go on? [y/N] ")?;
-        screen.flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        match answer.trim() {
-            "y" | "Y" | "yes" => Ok(()),
-            _ => Err(Failed::Refused("nothing was done".to_owned())),
-        }
+        let plan = explanation::plan(&read.view.plan, out.width);
+        let loss = match read.view.loss.as_str() {
+            "" => String::new(),
+            loss => format!("\nloss  {}", wrapped(loss, 6, out.width)),
+        };
+        wants_to(&format!("{} of {}{plan}{loss}", self.kind, self.cluster))
     }
 
     async fn open(&self, body: &impl Serialize, out: &mut Output) -> Result<(), Failed> {

@@ -137,6 +137,14 @@ pub enum Command {
         after_help = "Examples:\n  regent failover shop --dry-run\n  regent failover shop --to db3\n  regent failover shop --accept-loss --yes"
     )]
     Failover(Failover),
+    /// Mend now what can be mended, without waiting for cooldowns or budgets
+    #[command(after_help = "Examples:\n  regent repair shop --dry-run\n  regent repair shop --yes")]
+    Repair(Repair),
+    /// Leave a server, or a whole cluster, alone for a while
+    #[command(
+        after_help = "Examples:\n  regent maintenance shop db3 --for 30m --reason 'new disks'\n  regent maintenance shop --for 2h --reason 'network move' --yes\n  regent maintenance shop db3 --end\n\nA server in maintenance is never promoted, repaired, read from through a proxy or counted on. In a\ncluster in maintenance nothing happens by rule; switchover and failover by hand still work."
+    )]
+    Maintenance(Maintenance),
     /// Run a whole cluster on this machine to try things on
     #[command(after_help = "Examples:\n  regent demo\n  regent demo --flavor mariadb --once")]
     Demo(Demo),
@@ -233,6 +241,40 @@ pub struct Failover {
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// `regent repair`.
+#[derive(Debug, Args)]
+pub struct Repair {
+    /// The cluster
+    pub cluster: String,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// `regent maintenance`.
+#[derive(Debug, Args)]
+pub struct Maintenance {
+    /// The cluster
+    pub cluster: String,
+    /// The server; the whole cluster when absent
+    pub server: Option<String>,
+    /// For how long, such as 30m or 2h
+    #[arg(long = "for", value_name = "SPAN", required_unless_present = "end", requires = "reason")]
+    pub lasts: Option<String>,
+    /// Why; everybody who looks is shown it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// End it now
+    #[arg(long, conflicts_with_all = ["lasts", "reason"])]
+    pub end: bool,
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,

@@ -12,6 +12,7 @@ pub fn explanation(view: &ExplanationView, width: u16) -> String {
         [] => text.push_str("  none\n"),
         some => text.push_str(&tables::findings(some, true, width)),
     }
+    text.push_str(&tables::maintenance(&view.maintenance, width));
     let rule = view.rule.as_ref().map_or(String::new(), |rule| format!(" ({rule})"));
     text.push_str(&format!("\nresponse  {}{rule}\n", view.response));
     for reason in &view.reasons {

@@ -5,6 +5,7 @@ pub mod args;
 pub mod explanation;
 pub mod files;
 pub mod logs;
+pub mod maintaining;
 pub mod output;
 pub mod procedure;
 pub mod reach;
@@ -64,6 +65,8 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Result<(), Failed> {
         Command::Adopt { cluster, primary } => acting::adopt(global, cluster, primary, out).await,
         Command::Switchover(order) => acting::switchover(global, order, out).await,
         Command::Failover(order) => acting::failover(global, order, out).await,
+        Command::Repair(order) => acting::repair(global, order, out).await,
+        Command::Maintenance(order) => maintaining::maintenance(global, order, out).await,
         Command::Watch(_) | Command::Proxy(_) | Command::Demo(_) => {
             Err(Failed::Internal("this command is started elsewhere".to_owned()))
         }

@@ -85,8 +85,8 @@ pub fn wrapped(text: &str, indent: usize, width: u16) -> String {
 }
 
 const GOOD: [&str; 4] = ["healthy", "done", "running", "eligible"];
-const DOUBTFUL: [&str; 6] =
-    ["degraded", "failing_over", "switching_over", "unknown", "waiting", "skipped"];
+const DOUBTFUL: [&str; 7] =
+    ["degraded", "maintenance", "failing_over", "switching_over", "unknown", "waiting", "skipped"];
 const BAD: [&str; 8] = [
     "no_primary",
     "not_adopted",

@@ -1,7 +1,9 @@
 //! Clusters, servers and events as text.
 
 use super::output::{plain, table, wrapped};
-use crate::api::types::{ClusterView, EventView, FindingView, ServerView, StatusView};
+use crate::api::types::{
+    ClusterView, EventView, FindingView, MaintenanceView, ServerView, StatusView,
+};
 use std::collections::BTreeSet;
 
 /// More clusters than this are shown one line each.
@@ -90,6 +92,12 @@ fn cluster_in_full(cluster: &ClusterView, width: u16) -> String {
     }
     text.push_str(&plain(&rows));
     text.push_str(&findings(&cluster.findings, false, width));
+    if !cluster.waiting.is_empty() {
+        text.push_str(&format!(
+            "  {}\n",
+            wrapped(&format!("waits: {}", cluster.waiting), 4, width)
+        ));
+    }
     if let Some(procedure) = &cluster.procedure {
         let line =
             format!("{} {} {}: {}", procedure.kind, procedure.id, procedure.state, procedure.text);
@@ -107,6 +115,20 @@ fn headline(cluster: &ClusterView, width: u16) -> String {
     let mut text = format!("{}\n", wrapped(&line, 2, width));
     if !cluster.reason.is_empty() {
         text.push_str(&format!("  {}\n", wrapped(&cluster.reason, 2, width)));
+    }
+    text.push_str(&maintenance(&cluster.maintenance, width));
+    text
+}
+
+/// What is in maintenance, one line each.
+pub fn maintenance(notices: &[MaintenanceView], width: u16) -> String {
+    let mut text = String::new();
+    for notice in notices {
+        let subject = notice.server.as_ref().map_or("the cluster", |server| server.as_str());
+        let by = if notice.by.is_empty() { String::new() } else { format!(" ({})", notice.by) };
+        let line =
+            format!("{subject} is in maintenance until {}: {}{by}", notice.until, notice.reason);
+        text.push_str(&format!("  {}\n", wrapped(&line, 4, width)));
     }
     text
 }

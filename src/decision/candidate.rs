@@ -144,6 +144,9 @@ fn exclusion(
     if server.promotion == Promotion::Never {
         return Some("never to be promoted, by configuration".to_owned());
     }
+    if let Some(notice) = situation.maintained(&server.name) {
+        return Some(format!("in {notice}"));
+    }
     if !survey.received.contains_key(&server.name) {
         return Some("its position is unknown: it did not answer".to_owned());
     }

@@ -7,8 +7,10 @@
 
 use super::durability::Protection;
 use super::gtid::Gtids;
+use super::maintenance::{Change, Maintenance};
 use super::plan::{Outcome, Step};
-use super::procedure::{Ending, Entry, Kind, Planned, Procedure, Stage, StepState, What};
+use super::procedure::{Ending, Entry, Kind, Planned, Procedure, Stage, What};
+use super::response::Answered;
 use super::topology::{ClusterName, Epoch, ServerName};
 use super::view::EventView;
 use crate::clock::WallTime;
@@ -61,9 +63,16 @@ pub struct ClusterState {
     /// Servers that were primary under Regent at any time: what they numbered was for everybody.
     #[serde(default)]
     pub primaries: BTreeSet<ServerName>,
+    /// What people work on and is left alone.
+    #[serde(default, skip_serializing_if = "Maintenance::is_empty")]
+    pub maintenance: Maintenance,
     /// The open procedure.
     #[serde(default)]
     pub procedure: Option<Procedure>,
+    /// What findings were answered lately, oldest first: a new leader keeps their cooldowns and
+    /// budgets.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub answered: VecDeque<Answered>,
     /// Ended procedures, newest last.
     #[serde(default)]
     pub ended: VecDeque<Procedure>,
@@ -154,6 +163,9 @@ pub enum Command {
         to: Option<ServerName>,
         /// Why this and not otherwise.
         why: Vec<String>,
+        /// What may be lost by it, as a sentence; empty when nothing is.
+        #[serde(default)]
+        loss: String,
     },
     /// An attempt at a step is about to be made.
     Begin {
@@ -193,6 +205,13 @@ pub enum Command {
         procedure: u64,
         /// How.
         ending: Ending,
+    },
+    /// Begin or end maintenance.
+    Maintain {
+        /// Where.
+        cluster: ClusterName,
+        /// What changes.
+        change: Change,
     },
     /// Note something for people.
     Note {
@@ -262,6 +281,7 @@ impl Command {
             | Command::Begin { cluster, .. }
             | Command::Finish { cluster, .. }
             | Command::Close { cluster, .. }
+            | Command::Maintain { cluster, .. }
             | Command::Note { cluster, .. } => cluster,
         }
     }
@@ -288,7 +308,9 @@ impl ClusterState {
             protection: self.protection.clone(),
             preparing: self.preparing.clone(),
             primaries: self.primaries.clone(),
+            maintenance: self.maintenance.clone(),
             procedure: self.procedure.clone(),
+            answered: VecDeque::new(),
             ended: self.current_promotion().cloned().into_iter().collect(),
             last_procedure: self.last_procedure,
             unknown: Unknown::new(),
@@ -327,7 +349,7 @@ impl ClusterState {
         match command {
             Command::Adopt { primary, why, .. } => self.adopt(primary, why, notes),
             Command::Open { seen, procedure, .. } => self.open(*seen, procedure, notes),
-            Command::Extend { procedure, after, stages, to, why, .. } => {
+            Command::Extend { procedure, after, stages, to, why, loss, .. } => {
                 let open = self.open_procedure(*procedure)?;
                 if open.plan.len() != *after {
                     return Err(Rejected::MovedOn);
@@ -336,8 +358,13 @@ impl ClusterState {
                 if to.is_some() {
                     open.to.clone_from(to);
                 }
+                let subject = format!("{} {}", open.kind, open.id);
                 for line in why {
-                    notes.add("decided", format!("{} {}: {line}", open.kind, open.id));
+                    notes.add("decided", format!("{subject}: {line}"));
+                }
+                if !loss.is_empty() {
+                    open.loss.clone_from(loss);
+                    notes.add("loss_stated", format!("{subject}: {loss}"));
                 }
                 self.expect_acknowledgers(stages);
                 Ok(())
@@ -364,6 +391,11 @@ impl ClusterState {
                 self.finish(*procedure, entry, notes)
             }
             Command::Close { procedure, ending, .. } => self.close(*procedure, ending, notes),
+            Command::Maintain { change, .. } => {
+                let (kind, text) = self.maintenance.apply(notes.at, change)?;
+                notes.add(kind, text);
+                Ok(())
+            }
             Command::Note { kind, text, .. } => {
                 notes.add(kind, text.clone());
                 Ok(())
@@ -539,6 +571,9 @@ impl ClusterState {
         }
         procedure.ending = Some(ending.clone());
         procedure.closed = Some(notes.at);
+        if !procedure.finding.is_empty() {
+            Answered::remember(&mut self.answered, &procedure.finding, notes.at);
+        }
         self.ended.push_back(procedure);
         let surplus = self.ended.len().saturating_sub(PROCEDURES_KEPT);
         self.ended.drain(..surplus);
@@ -547,42 +582,5 @@ impl ClusterState {
 
     fn open_procedure(&mut self, id: u64) -> Result<&mut Procedure, Rejected> {
         self.procedure.as_mut().filter(|open| open.id == id).ok_or(Rejected::NoSuchProcedure)
-    }
-}
-
-impl Procedure {
-    /// Journals the beginning of an attempt; attempts of one step only grow.
-    fn begin(&mut self, entry: Entry) -> Result<(), Rejected> {
-        if self.plan.get(entry.stage).is_none_or(|stage| entry.step >= stage.steps.len()) {
-            return Err(Rejected::OutOfOrder);
-        }
-        let allowed = match self.step_state(entry.stage, entry.step) {
-            StepState::Waiting => entry.attempt == 1,
-            StepState::Running { attempt, .. } => entry.attempt == attempt + 1,
-            StepState::Retry { attempts } => entry.attempt == attempts + 1,
-            StepState::Done | StepState::Failed => false,
-        };
-        if !allowed {
-            return Err(Rejected::OutOfOrder);
-        }
-        self.journal.push(entry);
-        Ok(())
-    }
-
-    /// Journals the end of the running attempt and returns when it began; the late result of an
-    /// older attempt is rejected.
-    fn finish(&mut self, entry: Entry) -> Result<WallTime, Rejected> {
-        match self.step_state(entry.stage, entry.step) {
-            StepState::Running { attempt, .. } if attempt == entry.attempt => {}
-            StepState::Running { .. }
-            | StepState::Waiting
-            | StepState::Retry { .. }
-            | StepState::Done
-            | StepState::Failed => return Err(Rejected::OutOfOrder),
-        }
-        let same = |old: &&Entry| (old.stage, old.step) == (entry.stage, entry.step);
-        let began = self.journal.iter().rev().find(same).map_or(entry.at, |old| old.at);
-        self.journal.push(entry);
-        Ok(began)
     }
 }

@@ -64,9 +64,13 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     let usable =
         |server: &&ServerSpec| server.name != primary.name && is_usable(situation, primary, server);
     let elsewhere = |server: &&ServerSpec| server.data_center != primary.data_center;
-    let all: BTreeSet<_> = situation.spec.servers.iter().filter(usable).collect_names();
-    let far: BTreeSet<_> =
-        situation.spec.servers.iter().filter(usable).filter(elsewhere).collect_names();
+    let usable: Vec<_> = situation.spec.servers.iter().filter(usable).collect();
+    // One in maintenance may be stopped at any time; it is counted on only where it is the last.
+    let left_alone = |server: &&ServerSpec| situation.maintained(&server.name).is_some();
+    let at_work: Vec<_> = usable.iter().copied().filter(|server| !left_alone(server)).collect();
+    let usable = if at_work.is_empty() { usable } else { at_work };
+    let all: BTreeSet<_> = usable.iter().copied().collect_names();
+    let far: BTreeSet<_> = usable.iter().copied().filter(elsewhere).collect_names();
     match acknowledged_in {
         AcknowledgedIn::Any => Wanted { ackers: all, acks: 1, degraded: false },
         AcknowledgedIn::OtherDataCenter if far.is_empty() => {

@@ -8,7 +8,7 @@ use super::durability;
 use super::plan::{Facts, Outcome};
 use super::planning::{self, Decision};
 use super::procedure::{Entry, Kind, Need, Procedure, Stage, StepState, What};
-use super::response::{Act, Past, Response, respond};
+use super::response::{Act, Past, Response, answer, respond};
 use super::situation::Situation;
 use super::topology::{AcknowledgedIn, Durability};
 use super::view::{ExplanationView, ProcedureView, StageView, StepView};
@@ -26,6 +26,9 @@ pub fn explain(
     let mut view = outlined(situation, &findings);
     view.rule.clone_from(&response.rule);
     view.reasons.clone_from(&response.reasons);
+    if !matches!(response.act, Act::Open(_)) {
+        view.reasons.extend(waiting_too(situation, &findings, &response, lasting, past));
+    }
     view.response = word(&response);
     if let Act::Open(procedure) = &response.act {
         view.plan = foreseen(situation, procedure, &mut view.loss);
@@ -37,6 +40,24 @@ pub fn explain(
         view.reasons = vec![why];
     }
     view
+}
+
+/// What the rules ask for beside the response, and what that waits for.
+fn waiting_too(
+    situation: &Situation,
+    findings: &[Finding],
+    response: &Response,
+    lasting: &dyn Fn(&Finding) -> Duration,
+    past: &[Past],
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    for finding in findings.iter().filter(|finding| Some(finding.kind) != response.finding) {
+        let answer = answer(situation, finding, lasting(finding), past);
+        let Some(Response { act: Act::Wait(wanted), reasons, .. }) = answer else { continue };
+        let why = reasons.last().map_or("", String::as_str);
+        lines.push(format!("{} waits with {wanted}: {why}", finding.kind));
+    }
+    lines
 }
 
 /// What a procedure asked for by an operator would do.
@@ -67,6 +88,7 @@ pub fn procedure_view(procedure: &Procedure) -> ProcedureView {
         closed: procedure.closed,
         state: state.to_owned(),
         text,
+        loss: procedure.loss.clone(),
         stages: (0..procedure.plan.len()).map(|stage| stage_view(procedure, stage)).collect(),
     }
 }
@@ -88,6 +110,7 @@ fn outlined(situation: &Situation, findings: &[Finding]) -> ExplanationView {
         plan: Vec::new(),
         loss: String::new(),
         durability: price(situation),
+        maintenance: situation.state.maintenance.views(),
     }
 }
 
@@ -130,12 +153,11 @@ fn foreseen(situation: &Situation, procedure: &Procedure, loss: &mut String) -> 
     let mut stages: Vec<Stage> = procedure.plan.clone();
     if procedure.plan.last().is_some_and(|stage| stage.decides) {
         match planning::promote(situation, &played) {
-            Decision::Promote { stages: more, .. } => stages.extend(more),
+            Decision::Promote { stages: more, loss: stated, .. } => {
+                stages.extend(more);
+                *loss = stated;
+            }
             Decision::GiveUp { why } => *loss = why,
-        }
-        if procedure.accept_loss {
-            let why = planning::unproven(situation, &played, &survey);
-            *loss = why.unwrap_or_default();
         }
     }
     let planned = Procedure { plan: stages, journal: Vec::new(), ..procedure.clone() };

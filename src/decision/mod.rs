@@ -12,6 +12,8 @@ pub mod durability;
 pub mod explain;
 pub mod gtid;
 pub mod lease;
+pub mod loss;
+pub mod maintenance;
 pub mod plan;
 pub mod planning;
 pub mod procedure;

@@ -61,6 +61,17 @@ pub enum Step {
 }
 
 impl Step {
+    /// The kinds of steps, as [`Step::kind`] says them.
+    pub const KINDS: [&'static str; 7] = [
+        "read_only",
+        "receiver_stopped",
+        "caught_up",
+        "commits_wait",
+        "acknowledges",
+        "writable",
+        "following",
+    ];
+
     /// The server it acts on.
     pub fn server(&self) -> &ServerName {
         match self {

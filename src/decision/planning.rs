@@ -5,6 +5,7 @@ use super::cluster::Writer;
 use super::diagnosis::{Finding, FindingKind};
 use super::durability::{self, Wanted};
 use super::gtid::Gtids;
+use super::loss;
 use super::plan::Step;
 use super::procedure::{ATTEMPTS, Guard, Kind, Need, Planned, Procedure, Stage};
 use super::report::{Receiver, Sight, Writable};
@@ -28,6 +29,8 @@ pub enum Decision {
         to: ServerName,
         /// Why, and why not the others.
         why: Vec<String>,
+        /// What may be lost by it, as a sentence; empty when nothing is.
+        loss: String,
     },
     /// Do not go on.
     GiveUp {
@@ -46,7 +49,8 @@ pub fn isolate(situation: &Situation, from: &ServerName, accept_loss: bool) -> V
     // Where a proof is needed, only those that may have acknowledged contribute to it; a quick
     // replica nearby must not end the wait for the one far away that does.
     let planned = |replica: &ServerSpec| {
-        let proves = need.is_none() || protection.may_acknowledge.contains(&replica.name);
+        let counts = need.is_none() && situation.maintained(&replica.name).is_none();
+        let proves = counts || protection.may_acknowledge.contains(&replica.name);
         let step = Step::ReceiverStopped { server: replica.name.clone() };
         Planned { step, need: if proves { Need::Counts } else { Need::Helps } }
     };
@@ -94,7 +98,8 @@ pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
         stages.extend(fetch(situation, &survey, to, &everything));
     }
     stages.extend(promotion(situation, procedure, to, &everything));
-    Decision::Promote { stages, to: to.name.clone(), why }
+    let loss = loss::stated(situation, procedure, &survey).unwrap_or_default();
+    Decision::Promote { stages, to: to.name.clone(), why, loss }
 }
 
 /// Why it is not proven that nothing acknowledged is lost; `None` when it is.
@@ -223,6 +228,9 @@ fn promotion(
             situation.status(&other.name).is_some() || procedure.stopped().contains(&other.name);
         if !former && !known {
             continue;
+        }
+        if situation.maintained(&other.name).is_some() {
+            continue; // Repaired when its maintenance is over.
         }
         opening.extend(acknowledging(situation, &wanted, other).map(may));
         opening.extend(released(situation, procedure, other).map(may));

@@ -3,6 +3,7 @@
 //! The journal is replicated, so a procedure can be continued by any later leader. `next` is pure:
 //! it looks at plan and journal, and at what only the leader of the day can know ([`Standing`]).
 
+use super::cluster::Rejected;
 use super::plan::{Outcome, Step};
 use super::topology::{Epoch, ServerName};
 use crate::clock::WallTime;
@@ -33,6 +34,9 @@ pub struct Procedure {
     pub to: Option<ServerName>,
     /// Whether it goes on although acknowledged transactions may be lost.
     pub accept_loss: bool,
+    /// What may be lost by it, as a sentence; empty when it is proven that nothing is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub loss: String,
     /// When it was opened.
     pub opened: WallTime,
     /// The stages, in order; grows only at its end.
@@ -420,6 +424,43 @@ impl Procedure {
             return Next::Wait(if pausing { Waiting::Pause } else { Waiting::Steps });
         }
         Next::Perform(due)
+    }
+}
+
+impl Procedure {
+    /// Journals the beginning of an attempt; attempts of one step only grow.
+    pub(super) fn begin(&mut self, entry: Entry) -> Result<(), Rejected> {
+        if self.plan.get(entry.stage).is_none_or(|stage| entry.step >= stage.steps.len()) {
+            return Err(Rejected::OutOfOrder);
+        }
+        let allowed = match self.step_state(entry.stage, entry.step) {
+            StepState::Waiting => entry.attempt == 1,
+            StepState::Running { attempt, .. } => entry.attempt == attempt + 1,
+            StepState::Retry { attempts } => entry.attempt == attempts + 1,
+            StepState::Done | StepState::Failed => false,
+        };
+        if !allowed {
+            return Err(Rejected::OutOfOrder);
+        }
+        self.journal.push(entry);
+        Ok(())
+    }
+
+    /// Journals the end of the running attempt and returns when it began; the late result of an
+    /// older attempt is rejected.
+    pub(super) fn finish(&mut self, entry: Entry) -> Result<WallTime, Rejected> {
+        match self.step_state(entry.stage, entry.step) {
+            StepState::Running { attempt, .. } if attempt == entry.attempt => {}
+            StepState::Running { .. }
+            | StepState::Waiting
+            | StepState::Retry { .. }
+            | StepState::Done
+            | StepState::Failed => return Err(Rejected::OutOfOrder),
+        }
+        let same = |old: &&Entry| (old.stage, old.step) == (entry.stage, entry.step);
+        let began = self.journal.iter().rev().find(same).map_or(entry.at, |old| old.at);
+        self.journal.push(entry);
+        Ok(began)
     }
 }
 

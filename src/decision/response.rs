@@ -2,12 +2,14 @@
 
 use super::cluster::Unknown;
 use super::diagnosis::{Finding, FindingKind};
-use super::planning;
 use super::procedure::{Kind, Procedure, Stage};
 use super::rules::{DurabilityKind, Respond, Rule};
 use super::situation::Situation;
 use super::topology::{Durability, Epoch, ServerName};
+use super::{maintenance, planning};
 use crate::clock::WallTime;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What should be done about a cluster now.
@@ -21,6 +23,9 @@ pub struct Response {
     pub rule: Option<String>,
     /// Why, why not, or what it waits for.
     pub reasons: Vec<String>,
+    /// Whether it waits for people, or for something that time alone does not bring: a spent budget,
+    /// maintenance, or a proof that nobody can give now.
+    pub held: bool,
 }
 
 /// Something to do.
@@ -45,6 +50,32 @@ pub struct Past {
     pub ago: Duration,
 }
 
+/// A procedure that a finding caused and that has ended, as it is replicated: a new leader goes on
+/// with the cooldowns and budgets of its predecessor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The finding's kind.
+    pub finding: String,
+    /// When it ended.
+    pub at: WallTime,
+}
+
+/// What happened longer ago counts against no budget.
+const BUDGET_SPAN: Duration = Duration::from_secs(3600);
+
+/// More than any sensible budget.
+const ANSWERED_KEPT: usize = 200;
+
+impl Answered {
+    /// Adds to a list, from which goes what no budget counts any more.
+    pub fn remember(list: &mut VecDeque<Answered>, finding: &str, at: WallTime) {
+        list.push_back(Answered { finding: finding.to_owned(), at });
+        list.retain(|past| Duration::from_millis(at.0.saturating_sub(past.at.0)) < BUDGET_SPAN);
+        let surplus = list.len().saturating_sub(ANSWERED_KEPT);
+        list.drain(..surplus);
+    }
+}
+
 /// Decides what to do. `lasting` says for how long a finding has been there.
 pub fn respond(
     situation: &Situation,
@@ -52,22 +83,38 @@ pub fn respond(
     lasting: &dyn Fn(&Finding) -> Duration,
     past: &[Past],
 ) -> Response {
+    let answers =
+        findings.iter().filter_map(|finding| answer(situation, finding, lasting(finding), past));
+    maintenance::withhold(situation, choose(answers, findings))
+}
+
+/// What the rules say to one finding; `None` when nothing more than showing it, as with all that
+/// comes from a server in maintenance.
+pub fn answer(
+    situation: &Situation,
+    finding: &Finding,
+    lasting: Duration,
+    past: &[Past],
+) -> Option<Response> {
+    if finding.server.as_ref().is_some_and(|server| situation.maintained(server).is_some()) {
+        return None;
+    }
     let durability = durability_kind(situation.spec.durability);
+    let (number, rule) = situation.spec.rules.decide(finding.kind, durability)?;
+    let response = match rule.respond {
+        Respond::Nothing => return None,
+        Respond::Alert => Response::plain(Act::Alert, finding.text.clone()),
+        Respond::FailOver | Respond::Repair => one(situation, finding, rule, lasting, past),
+    };
+    let said = format!("rule {number} of {}: {}", situation.spec.rules.name, rule.respond);
+    Some(Response { finding: Some(finding.kind), rule: Some(said), ..response })
+}
+
+/// The first answer that acts; no later one is asked for.
+fn choose(answers: impl Iterator<Item = Response>, findings: &[Finding]) -> Response {
     let mut waiting = None;
     let mut alert = None;
-    for finding in findings {
-        let Some((number, rule)) = situation.spec.rules.decide(finding.kind, durability) else {
-            continue;
-        };
-        let response = match rule.respond {
-            Respond::Nothing => continue,
-            Respond::Alert => Response::plain(Act::Alert, finding.text.clone()),
-            Respond::FailOver | Respond::Repair => {
-                one(situation, finding, rule, lasting(finding), past)
-            }
-        };
-        let said = format!("rule {number} of {}: {}", situation.spec.rules.name, rule.respond);
-        let response = Response { finding: Some(finding.kind), rule: Some(said), ..response };
+    for response in answers {
         match response.act {
             Act::Open(_) => return response,
             // A lost primary is not to be busied with repairs while its failover waits.
@@ -89,7 +136,7 @@ pub fn respond(
 
 impl Response {
     fn plain(act: Act, reason: String) -> Response {
-        Response { act, finding: None, rule: None, reasons: vec![reason] }
+        Response { act, finding: None, rule: None, reasons: vec![reason], held: false }
     }
 }
 
@@ -113,7 +160,9 @@ fn one(
         finding: None,
         rule: None,
         reasons: vec![finding.text.clone(), reason],
+        held: false,
     };
+    let hold = |reason: String| Response { held: true, ..wait(reason) };
     if lasted < rule.confirm {
         let (lasted, confirm) = (lasted.as_millis(), rule.confirm.as_millis());
         return wait(format!("it has lasted {lasted} ms and must last {confirm} ms"));
@@ -127,18 +176,23 @@ fn one(
             "the last procedure for it ended {ago} ms ago; the cooldown is {cooldown} ms"
         ));
     }
-    let hour = Duration::from_secs(3600);
-    let spent = same.iter().filter(|past| past.ago < hour).count();
+    let spent = same.iter().filter(|past| past.ago < BUDGET_SPAN).count();
     if let Some(limit) = rule.per_hour.filter(|limit| spent >= *limit as usize) {
-        return wait(format!(
-            "{spent} procedures for it within an hour, and the rule allows {limit}; an operator \
-             can go on by hand"
+        let by_hand = match rule.respond {
+            Respond::FailOver => format!("regent failover {}", situation.spec.name),
+            Respond::Repair | Respond::Alert | Respond::Nothing => {
+                format!("regent repair {}", situation.spec.name)
+            }
+        };
+        return hold(format!(
+            "{spent} procedures for it within an hour, and the rule allows {limit}; to go on \
+             regardless: {by_hand}"
         ));
     }
     let (kind, plan) = match rule.respond {
         Respond::FailOver => {
             if let Some(why) = planning::hopeless(situation, rule.accept_loss) {
-                return wait(why);
+                return hold(why);
             }
             let Some(from) = situation.primary() else {
                 return wait("no primary".to_owned());
@@ -162,6 +216,7 @@ fn one(
         finding: None,
         rule: None,
         reasons: vec![finding.text.clone()],
+        held: false,
     }
 }
 
@@ -176,6 +231,7 @@ pub fn procedure(kind: Kind, cause: String, from: ServerName, plan: Vec<Stage>) 
         from,
         to: None,
         accept_loss: false,
+        loss: String::new(),
         opened: WallTime::default(),
         plan,
         journal: Vec::new(),

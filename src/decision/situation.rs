@@ -4,6 +4,7 @@
 //! --situation` makes one from a file. All times in it are ages, so it means the same anywhere.
 
 use super::cluster::{ClusterState, Writer};
+use super::gtid::Gtids;
 use super::report::{Channel, Receiver, Sight, Status};
 use super::topology::{ClusterSpec, ServerName, ServerSpec, Timing, WatcherName};
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ pub struct View {
     pub heard_source: Option<Duration>,
     /// How long ago it was last alive to this watcher; `None` when never.
     pub last_alive: Option<Duration>,
+    /// What it held when it was last alive to this watcher, if it no longer is.
+    pub held: Option<Gtids>,
 }
 
 impl View {
@@ -56,6 +59,7 @@ impl View {
             times: 50,
             heard_source: None,
             last_alive: None,
+            held: None,
         }
     }
 }
@@ -155,7 +159,10 @@ impl Situation {
         for (name, views) in &mut changed.views {
             for view in views.values_mut() {
                 if name == server {
-                    *view = View { last_alive: view.last_alive, ..View::fresh(Sight::Refused) };
+                    let seen = view.sight.status().map(|status| status.executed.clone());
+                    let last_alive = seen.is_some().then_some(view.age).or(view.last_alive);
+                    let held = seen.or(view.held.take());
+                    *view = View { last_alive, held, ..View::fresh(Sight::Refused) };
                 } else if self.primary().is_some_and(|primary| &primary.name == server) {
                     view.heard_source = None;
                     if let Sight::Alive(status) = &mut view.sight {

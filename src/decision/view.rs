@@ -5,6 +5,7 @@
 use super::topology::{ClusterName, DataCenter, Epoch, ProxyName, ServerName, WatcherName};
 use crate::clock::WallTime;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// What somebody asks of the watchers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,14 +66,47 @@ pub enum Request {
         /// Only say what would be done.
         dry_run: bool,
     },
+    /// Mend now what can be mended, whatever the rules wait for.
+    Repair {
+        /// Which cluster.
+        cluster: ClusterName,
+        /// Only say what would be done.
+        dry_run: bool,
+    },
+    /// Leave a server, or the whole cluster, alone for a while.
+    Maintain {
+        /// Which cluster.
+        cluster: ClusterName,
+        /// Which server; the whole cluster when absent.
+        server: Option<ServerName>,
+        /// For how long.
+        lasts: Duration,
+        /// Why.
+        reason: String,
+        /// Who asks; empty when not known.
+        by: String,
+    },
+    /// End that.
+    EndMaintenance {
+        /// Which cluster.
+        cluster: ClusterName,
+        /// Which server; the whole cluster when absent.
+        server: Option<ServerName>,
+        /// Who asks; empty when not known.
+        by: String,
+    },
 }
 
 impl Request {
     /// Whether it changes anything.
     pub fn changes_state(&self) -> bool {
         match self {
-            Request::Adopt { .. } => true,
-            Request::Switchover { dry_run, .. } | Request::Failover { dry_run, .. } => !dry_run,
+            Request::Adopt { .. } | Request::Maintain { .. } | Request::EndMaintenance { .. } => {
+                true
+            }
+            Request::Switchover { dry_run, .. }
+            | Request::Failover { dry_run, .. }
+            | Request::Repair { dry_run, .. } => !dry_run,
             Request::Status { .. }
             | Request::Explain { .. }
             | Request::Events { .. }
@@ -201,6 +235,28 @@ pub struct ClusterView {
     pub findings: Vec<FindingView>,
     /// The open procedure.
     pub procedure: Option<ProcedureView>,
+    /// What is in maintenance; the whole cluster's notice names no server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<MaintenanceView>,
+    /// Why nothing is done right now about what is wrong, as a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waiting: String,
+}
+
+/// A server or a whole cluster that is left alone for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaintenanceView {
+    /// The server; absent when it is the whole cluster.
+    pub server: Option<ServerName>,
+    /// When it began.
+    pub since: WallTime,
+    /// When it is over.
+    pub until: WallTime,
+    /// Why.
+    pub reason: String,
+    /// Who asked; absent when not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
 }
 
 /// One server.
@@ -212,7 +268,7 @@ pub struct ServerView {
     pub address: String,
     /// `primary`, `replica` or `unassigned`.
     pub role: String,
-    /// `healthy`, `unknown`, or the kind of its worst finding.
+    /// `healthy`, `unknown`, `maintenance`, or the kind of its worst finding.
     pub health: String,
     /// Seconds behind; absent when unknown, zero on the primary.
     pub lag_seconds: Option<f64>,
@@ -266,8 +322,11 @@ pub struct ProcedureView {
     pub closed: Option<WallTime>,
     /// `running`, `done`, `abandoned` or `stuck`.
     pub state: String,
-    /// How it ended or what it waits for, as a sentence.
+    /// How it ended, as a sentence.
     pub text: String,
+    /// What may be lost by it, as a sentence; absent when it is proven that nothing is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub loss: String,
     /// Its stages so far.
     pub stages: Vec<StageView>,
 }
@@ -336,6 +395,9 @@ pub struct ExplanationView {
     pub loss: String,
     /// The price of the durability in force, as a sentence.
     pub durability: String,
+    /// What is in maintenance; the whole cluster's notice names no server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<MaintenanceView>,
 }
 
 /// One server's chance of being promoted.

@@ -1,6 +1,7 @@
 //! The leader's duty for one cluster: follow its findings, respond, and drive its procedure.
 
 use super::CanaryResult;
+use super::account::Account;
 use crate::clock::{Moment, Now};
 use crate::decision::adoption::{self, Verdict};
 use crate::decision::cluster::{ClusterState, Command, Writer};
@@ -12,7 +13,7 @@ use crate::decision::procedure::{
     Ending, Guard, Kind, Next, Procedure, Standing, StepState, Waiting,
 };
 use crate::decision::report::Receiver;
-use crate::decision::response::{self, Act, Past};
+use crate::decision::response::{self, Act, Past, Response};
 use crate::decision::situation::Situation;
 use crate::decision::topology::{ClusterName, ServerName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,9 +40,6 @@ const CANARY_PACE: Duration = Duration::from_secs(1);
 /// How long a canary row may take before it says something.
 const CANARY_PATIENCE: Duration = Duration::from_millis(1500);
 
-/// Past procedures remembered for cooldowns and budgets.
-const PAST_KEPT: usize = 500;
-
 /// One cluster's duty.
 #[derive(Debug)]
 pub(super) struct Duty {
@@ -52,7 +50,7 @@ pub(super) struct Duty {
     /// The last entry proposed for it; nothing is judged before that is applied.
     proposed: u64,
     tracks: BTreeMap<(FindingKind, Option<ServerName>), Track>,
-    past: Vec<(String, Moment)>,
+    account: Account,
     canary: Canary,
     /// Replicas fit to read from.
     pub(super) readable: BTreeSet<ServerName>,
@@ -79,18 +77,20 @@ struct Track {
     present: bool,
     /// Whether people were told.
     noted: bool,
+    /// Whether people were told that nothing is done about it.
+    held: bool,
     text: String,
 }
 
 impl Duty {
-    pub(super) fn new(now: Moment) -> Duty {
+    pub(super) fn new(now: Now, state: Option<&ClusterState>) -> Duty {
         Duty {
-            next: now,
+            next: now.moment,
             alarmed: false,
             last_alarm: None,
             proposed: 0,
             tracks: BTreeMap::new(),
-            past: Vec::new(),
+            account: Account::inherited(now, state),
             canary: Canary::default(),
             readable: BTreeSet::new(),
             pauses: BTreeMap::new(),
@@ -168,11 +168,7 @@ impl Duty {
 
     /// What was done before, for cooldowns and budgets.
     pub(super) fn past(&self, now: Moment) -> Vec<Past> {
-        let past = |(finding, ended): &(String, Moment)| Past {
-            finding: finding.clone(),
-            ago: now.since(*ended),
-        };
-        self.past.iter().map(past).collect()
+        self.account.past(now)
     }
 
     /// An entry about this cluster was applied.
@@ -196,15 +192,14 @@ impl Duty {
                 self.enough_since.clear();
                 let ended = state.and_then(|state| state.ended.back());
                 if let (Command::Close { .. }, Some(ended)) = (command, ended) {
-                    self.past.push((ended.finding.clone(), now));
-                    let surplus = self.past.len().saturating_sub(PAST_KEPT);
-                    self.past.drain(..surplus);
+                    self.account.ended(now, &ended.finding);
                 }
             }
             Command::Finish { .. }
             | Command::Adopt { .. }
             | Command::Extend { .. }
             | Command::Begin { .. }
+            | Command::Maintain { .. }
             | Command::Note { .. } => {}
         }
     }
@@ -220,19 +215,26 @@ impl Duty {
         self.next = now.moment + CALM;
         self.choose_readable(situation);
         let cluster = &situation.spec.name;
+        let over = self.account.maintenance_over(now, &situation.state.maintenance);
+        if !over.is_empty() {
+            let end = |change| Command::Maintain { cluster: cluster.clone(), change };
+            return over.into_iter().map(end).collect();
+        }
         if let Some(open) = &situation.state.procedure {
             return self.drive(now, term, situation, open, ledger);
         }
         if situation.state.writer == Writer::Unassigned
+            && situation.state.maintenance.cluster.is_none()
             && let Verdict::Primary { server: primary, why } = adoption::verdict(situation)
         {
             return vec![Command::Adopt { cluster: cluster.clone(), primary, why }];
         }
         let findings = diagnose(situation);
-        let mut commands = self.follow(now.moment, cluster, &findings);
+        let mut commands = self.follow(now.moment, situation, &findings);
         let lasting = |finding: &Finding| self.lasting(now.moment, finding);
         let past = self.past(now.moment);
         let response = response::respond(situation, &findings, &lasting, &past);
+        commands.extend(self.tell_held(cluster, &response));
         if let Act::Open(procedure) = response.act {
             let seen = situation.state.epoch;
             commands.insert(0, Command::Open { cluster: cluster.clone(), seen, procedure });
@@ -241,7 +243,8 @@ impl Duty {
     }
 
     /// Keeps account of findings that come and go, and tells people of those that stay.
-    fn follow(&mut self, now: Moment, cluster: &ClusterName, findings: &[Finding]) -> Vec<Command> {
+    fn follow(&mut self, now: Moment, situation: &Situation, findings: &[Finding]) -> Vec<Command> {
+        let cluster = &situation.spec.name;
         for track in self.tracks.values_mut() {
             track.present = false;
         }
@@ -256,6 +259,7 @@ impl Duty {
                 seen: now,
                 present: true,
                 noted: false,
+                held: false,
                 text: String::new(),
             };
             let key = (finding.kind, finding.server.clone());
@@ -267,6 +271,10 @@ impl Duty {
             track.seen = now;
             track.present = true;
             track.text.clone_from(&finding.text);
+            let left_alone = |server| situation.maintained(server).is_some();
+            if finding.server.as_ref().is_some_and(left_alone) {
+                continue;
+            }
             if !track.noted && now.since(track.since) >= NOTE_AFTER {
                 track.noted = true;
                 note("finding_began", format!("{}: {}", finding.kind, finding.text));
@@ -282,8 +290,21 @@ impl Duty {
         notes
     }
 
-    /// Replicas fit to read from: following the primary, applying, within the lag limit; one that
-    /// was too far behind must come well below the limit before it is taken back.
+    /// Tells people once that a finding gets no answer although its rule has one.
+    fn tell_held(&mut self, cluster: &ClusterName, response: &Response) -> Option<Command> {
+        let kind = response.finding.filter(|_| response.held)?;
+        let mut tracks: Vec<_> =
+            self.tracks.iter_mut().filter(|((of, _), track)| *of == kind && track.noted).collect();
+        if tracks.is_empty() || tracks.iter().any(|(_, track)| track.held) {
+            return None;
+        }
+        tracks.iter_mut().for_each(|(_, track)| track.held = true);
+        let text = format!("{kind}: {}", response.reasons.join("; "));
+        Some(Command::Note { cluster: cluster.clone(), kind: "response_held".to_owned(), text })
+    }
+
+    /// Replicas fit to read from: following the primary, applying, not in maintenance, within the
+    /// lag limit; one that was too far behind must come well below the limit before it is taken back.
     fn choose_readable(&mut self, situation: &Situation) {
         let limit = situation.spec.max_replica_lag;
         let Some(primary) = situation.primary().map(|server| server.address.clone()) else {
@@ -301,6 +322,7 @@ impl Duty {
                 && channel.receiver != Receiver::Stopped
                 && channel.error.is_none()
                 && channel.delay.is_zero()
+                && situation.maintained(&replica.name).is_none()
                 && channel.lag.is_none_or(|lag| lag <= limit);
             if fit {
                 readable.insert(replica.name.clone());
@@ -342,13 +364,14 @@ impl Duty {
                 Vec::new()
             }
             Next::Decide => match planning::promote(situation, open) {
-                Decision::Promote { stages, to, why } => vec![Command::Extend {
+                Decision::Promote { stages, to, why, loss } => vec![Command::Extend {
                     cluster: cluster.clone(),
                     procedure: open.id,
                     after: open.plan.len(),
                     stages,
                     to: Some(to),
                     why,
+                    loss,
                 }],
                 Decision::GiveUp { why } => {
                     give_up(situation, open, close(Ending::Abandoned { text: why }))
@@ -443,7 +466,8 @@ fn summary(open: &Procedure) -> String {
     };
     match (&open.to, open.kind) {
         (Some(to), Kind::Failover | Kind::Switchover) => {
-            format!("{to} is the primary under epoch {}{rest}", open.epoch)
+            let loss = if open.loss.is_empty() { "" } else { "; " };
+            format!("{to} is the primary under epoch {}{rest}{loss}{}", open.epoch, open.loss)
         }
         (_, Kind::Repair) | (None, _) => format!("all steps ended{rest}"),
     }

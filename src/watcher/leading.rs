@@ -11,11 +11,13 @@ use super::{CanaryResult, Output, StepId};
 use crate::clock::{Moment, Now};
 use crate::decision::cluster::{ClusterState, Command, FORMAT, Proposal, State, Unknown, Writer};
 use crate::decision::lease::{FromProxy, Ledger, Route, Target, ToProxy};
+use crate::decision::maintenance::{self, Change};
 use crate::decision::plan::Outcome;
 use crate::decision::report::Sight;
 use crate::decision::situation::Situation;
 use crate::decision::topology::{
-    ClusterName, ClusterSpec, Durability, OnQuorumLoss, ProxyName, ServerKey, Timing, WatcherName,
+    ClusterName, ClusterSpec, Durability, OnQuorumLoss, ProxyName, ServerKey, ServerName, Timing,
+    WatcherName,
 };
 use crate::decision::view::{Refusal, RefusalCode, Response};
 use std::collections::BTreeMap;
@@ -55,13 +57,24 @@ pub(super) struct Asked {
     id: u64,
     index: u64,
     cluster: ClusterName,
-    /// The number of the procedure it opens; none for an adoption.
-    procedure: Option<u64>,
+    expects: Expects,
+}
+
+/// What a proposal brings about when nothing overtakes it.
+#[derive(Debug)]
+enum Expects {
+    /// The procedure of that number is open.
+    Procedure(u64),
+    /// The cluster has a primary.
+    Adoption,
+    /// That server, or the whole cluster, is in maintenance, or is not.
+    Maintenance(Option<ServerName>, bool),
 }
 
 impl Leading {
-    pub(super) fn begin(term: u64, now: Moment, setup: &Setup) -> Leading {
-        let duty = |name: &ClusterName| (name.clone(), Duty::new(now));
+    pub(super) fn begin(term: u64, at: Now, setup: &Setup, state: &State) -> Leading {
+        let now = at.moment;
+        let duty = |name: &ClusterName| (name.clone(), Duty::new(at, state.clusters.get(name)));
         Leading {
             term,
             timing: setup.timing,
@@ -205,16 +218,25 @@ impl Leading {
 impl Asked {
     fn outcome(&self, state: &ClusterState) -> Option<Response> {
         let cluster = self.cluster.clone();
-        match self.procedure {
-            Some(number) => state
-                .procedure
-                .as_ref()
-                .filter(|open| open.id == number)
-                .map(|_| Response::Opened { cluster, procedure: number }),
-            None => state.writer.primary().map(|primary| Response::Done {
-                text: format!("{cluster} is adopted with primary {primary}"),
-            }),
-        }
+        let text = match &self.expects {
+            Expects::Procedure(number) => {
+                let open = state.procedure.as_ref().filter(|open| open.id == *number);
+                return open.map(|_| Response::Opened { cluster, procedure: *number });
+            }
+            Expects::Adoption => {
+                let primary = state.writer.primary()?;
+                format!("{cluster} is adopted with primary {primary}")
+            }
+            Expects::Maintenance(server, begins) => {
+                let subject = maintenance::subject(server.as_ref());
+                match (state.maintenance.of(server.as_ref()), begins) {
+                    (Some(notice), true) => format!("{subject} is in {notice}"),
+                    (None, false) => format!("maintenance of {subject} is over"),
+                    (Some(_), false) | (None, true) => return None,
+                }
+            }
+        };
+        Some(Response::Done { text })
     }
 }
 
@@ -246,8 +268,22 @@ impl Watcher {
         let busy =
             |text: &str| Refusal { code: RefusalCode::Busy, text: text.to_owned(), leader: None };
         let cluster = command.cluster().clone();
-        let opens = matches!(command, Command::Open { .. });
         let number = self.state.clusters.get(&cluster).map_or(0, |state| state.last_procedure) + 1;
+        let expects = match &command {
+            Command::Open { .. } => Expects::Procedure(number),
+            Command::Maintain { change: Change::Begin { server, .. }, .. } => {
+                Expects::Maintenance(server.clone(), true)
+            }
+            Command::Maintain { change: Change::End { server, .. }, .. } => {
+                Expects::Maintenance(server.clone(), false)
+            }
+            Command::Adopt { .. }
+            | Command::Extend { .. }
+            | Command::Begin { .. }
+            | Command::Finish { .. }
+            | Command::Close { .. }
+            | Command::Note { .. } => Expects::Adoption,
+        };
         let Some(index) = self.propose(now, vec![command]) else {
             return Err(busy("this watcher cannot take a decision right now; ask again"));
         };
@@ -255,8 +291,7 @@ impl Watcher {
             if let Some(duty) = leading.duties.get_mut(&cluster) {
                 duty.proposed(index);
             }
-            let procedure = opens.then_some(number);
-            leading.asked.push(Asked { id: request, index, cluster, procedure });
+            leading.asked.push(Asked { id: request, index, cluster, expects });
         }
         Ok(())
     }

@@ -239,7 +239,7 @@ impl Watcher {
         if let Some(role) = role {
             self.leading = match (role.leads, self.leading.take()) {
                 (true, Some(leading)) if leading.term() == role.term => Some(leading),
-                (true, _) => Some(Leading::begin(role.term, now.moment, &self.setup)),
+                (true, _) => Some(Leading::begin(role.term, now, &self.setup, &self.state)),
                 (false, Some(leading)) => {
                     for (id, response) in leading.resign() {
                         self.push(Output::Reply { id, response });

@@ -5,10 +5,12 @@
 //! carries those out and answers with [`Input`]s.
 #![deny(clippy::disallowed_types)]
 
+mod account;
 pub mod consensus;
 mod duty;
 mod leading;
 mod machine;
+mod maintaining;
 mod probing;
 mod requests;
 

@@ -1,6 +1,7 @@
 //! When each server is due for a probe, and what the probes of all watchers said.
 
 use crate::clock::Moment;
+use crate::decision::gtid::Gtids;
 use crate::decision::report::{Receiver, Sight, Status};
 use crate::decision::situation::{View, witness_window};
 use crate::decision::topology::{
@@ -120,6 +121,8 @@ struct Row {
     times: u32,
     heard: Option<Moment>,
     last_alive: Option<Moment>,
+    /// What the server held when it was last alive, if it no longer is.
+    held: Option<Gtids>,
 }
 
 /// What a report changed.
@@ -138,8 +141,15 @@ impl Table {
         let rows = self.0.entry(key).or_default();
         let alive = sight.shows_life().then_some(now);
         let Some(row) = rows.get_mut(from) else {
-            let row =
-                Row { sight, arrived: now, since: now, times: 1, heard: None, last_alive: alive };
+            let row = Row {
+                sight,
+                arrived: now,
+                since: now,
+                times: 1,
+                heard: None,
+                last_alive: alive,
+                held: None,
+            };
             rows.insert(from.clone(), row);
             return News::Notable;
         };
@@ -155,7 +165,11 @@ impl Table {
         if received_something(&row.sight, &sight) && !old_news {
             row.heard = Some(now);
         }
-        row.sight = sight;
+        row.held = match (std::mem::replace(&mut row.sight, sight), &row.sight) {
+            (_, Sight::Alive(_)) => None,
+            (Sight::Alive(status), _) => Some(status.executed),
+            (_, _) => row.held.take(),
+        };
         row.arrived = now;
         row.last_alive = alive.or(row.last_alive);
         if notable { News::Notable } else { News::Nothing }
@@ -202,6 +216,7 @@ impl Table {
                 times: row.times,
                 heard_source: heard.or(young.then_some(Duration::ZERO)),
                 last_alive: row.last_alive.map(|alive| now.since(alive)),
+                held: row.held.clone(),
             }
         };
         rows.into_iter().flatten().map(|(watcher, row)| (watcher.clone(), view(row))).collect()

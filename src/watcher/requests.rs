@@ -1,7 +1,9 @@
 //! Answers to people's requests, from what this watcher knows.
 
+use super::duty::Duty;
 use super::leading::Leading;
 use super::machine::Watcher;
+use super::maintaining;
 use crate::clock::{Moment, Now};
 use crate::decision::adoption;
 use crate::decision::cluster::{ClusterState, Command, Writer};
@@ -10,7 +12,7 @@ use crate::decision::explain::{explain, explain_procedure, procedure_view};
 use crate::decision::planning;
 use crate::decision::procedure::{Kind, Procedure};
 use crate::decision::report::{Status, Writable};
-use crate::decision::response;
+use crate::decision::response::{self, Act};
 use crate::decision::situation::Situation;
 use crate::decision::topology::{
     ClusterName, DataCenter, Durability, ServerName, ServerSpec, WatcherName,
@@ -108,6 +110,21 @@ fn as_leader(
             let procedure = failover(&situation, to, accept_loss)?;
             return Ok(begin(&situation, procedure, dry_run));
         }
+        Request::Repair { cluster, dry_run } => {
+            let situation = known(watcher, now.moment, leading, &cluster)?;
+            let procedure = repair(&situation)?;
+            return Ok(begin(&situation, procedure, dry_run));
+        }
+        Request::Maintain { cluster, server, lasts, reason, by } => {
+            let situation = known(watcher, now.moment, leading, &cluster)?;
+            let change = maintaining::begin(&situation, server, lasts, reason, by)?;
+            return Ok(Answer::Propose(Command::Maintain { cluster, change }));
+        }
+        Request::EndMaintenance { cluster, server, by } => {
+            let situation = known(watcher, now.moment, leading, &cluster)?;
+            let change = maintaining::end(&situation, server, &by)?;
+            return Ok(Answer::Propose(Command::Maintain { cluster, change }));
+        }
     };
     Ok(Answer::Now(response))
 }
@@ -179,6 +196,23 @@ fn failover(
     Ok(procedure)
 }
 
+/// Mends the first finding that can be mended, however often that was done lately.
+fn repair(situation: &Situation) -> Result<Procedure, Refusal> {
+    nothing_open(situation)?;
+    let from = primary_of(situation)?;
+    let mends = |finding: &Finding| {
+        let kept = finding.server.as_ref().is_none_or(|it| situation.maintained(it).is_none());
+        let plan = planning::repair(situation, finding).filter(|_| kept);
+        Some((finding.text.clone(), plan.filter(|plan| !plan.is_empty())?))
+    };
+    let Some((text, plan)) = diagnose(situation).iter().find_map(mends) else {
+        let text = "nothing can be mended now".to_owned();
+        return Err(refuse(RefusalCode::Forbidden, text));
+    };
+    let cause = format!("an operator has it mended: {text}");
+    Ok(response::procedure(Kind::Repair, cause, from, plan))
+}
+
 fn nothing_open(situation: &Situation) -> Result<(), Refusal> {
     match &situation.state.procedure {
         None => Ok(()),
@@ -198,7 +232,7 @@ fn primary_of(situation: &Situation) -> Result<ServerName, Refusal> {
     situation.primary().map(|server| server.name.clone()).ok_or_else(none)
 }
 
-fn declared(situation: &Situation, server: &ServerName) -> Result<(), Refusal> {
+pub(super) fn declared(situation: &Situation, server: &ServerName) -> Result<(), Refusal> {
     if situation.spec.server(server).is_some() {
         return Ok(());
     }
@@ -234,7 +268,7 @@ fn not_leading(watcher: &Watcher) -> Refusal {
     }
 }
 
-fn refuse(code: RefusalCode, text: String) -> Refusal {
+pub(super) fn refuse(code: RefusalCode, text: String) -> Refusal {
     Refusal { code, text, leader: None }
 }
 
@@ -261,7 +295,12 @@ fn status(
         known(watcher, now, leading, name)?;
     }
     let names = watcher.setup.clusters.keys().filter(|name| only.is_none_or(|only| only == *name));
-    let situations = names.filter_map(|name| watcher.situation(now, leading, name));
+    let clusters = names.filter_map(|name| {
+        let situation = watcher.situation(now, leading, name)?;
+        let view =
+            cluster_view(&situation, history(watcher, &situation), leading.duties.get(name), now);
+        Some(view)
+    });
     let own = &watcher.setup.own;
     let reachable = |name: &WatcherName| {
         name == own || watcher.heard.get(name).is_some_and(|heard| now.since(*heard) < REACHABLE)
@@ -279,9 +318,7 @@ fn status(
         answered_by: own.clone(),
         watchers: watchers.collect(),
         proxies: proxies.collect(),
-        clusters: situations
-            .map(|situation| cluster_view(&situation, history(watcher, &situation)))
-            .collect(),
+        clusters: clusters.collect(),
     })
 }
 
@@ -289,7 +326,12 @@ fn history<'a>(watcher: &'a Watcher, situation: &Situation) -> Option<&'a Cluste
     watcher.state.clusters.get(&situation.spec.name)
 }
 
-fn cluster_view(situation: &Situation, history: Option<&ClusterState>) -> ClusterView {
+fn cluster_view(
+    situation: &Situation,
+    history: Option<&ClusterState>,
+    duty: Option<&Duty>,
+    now: Moment,
+) -> ClusterView {
     let findings = diagnose(situation);
     let state = &situation.state;
     let open = state.procedure.as_ref();
@@ -308,7 +350,7 @@ fn cluster_view(situation: &Situation, history: Option<&ClusterState>) -> Cluste
         (Writer::Closed { .. }, _) => {
             ("no_primary", findings.first().map(|first| first.text.clone()))
         }
-        (Writer::Open { .. }, _) => match findings.iter().find(|finding| degrades(finding.kind)) {
+        (Writer::Open { .. }, _) => match findings.iter().find(|it| degrades(situation, it)) {
             Some(finding) => ("degraded", Some(finding.text.clone())),
             None => ("healthy", None),
         },
@@ -329,12 +371,35 @@ fn cluster_view(situation: &Situation, history: Option<&ClusterState>) -> Cluste
         servers: servers.map(|server| server_view(situation, server, &findings)).collect(),
         findings: findings.iter().map(Finding::view).collect(),
         procedure: open.map(procedure_view),
+        maintenance: state.maintenance.views(),
+        waiting: duty.and_then(|duty| waiting(situation, &findings, duty, now)).unwrap_or_default(),
     }
 }
 
+/// Why nothing is done about the findings, when a rule asks for something.
+fn waiting(
+    situation: &Situation,
+    findings: &[Finding],
+    duty: &Duty,
+    now: Moment,
+) -> Option<String> {
+    if findings.is_empty() || situation.state.procedure.is_some() {
+        return None;
+    }
+    let lasting = |finding: &Finding| duty.lasting(now, finding);
+    let response = response::respond(situation, findings, &lasting, &duty.past(now));
+    let waits = response.held || matches!(response.act, Act::Wait(_));
+    waits.then(|| match response.finding {
+        Some(kind) => format!("{kind}: {}", response.reasons.join("; ")),
+        None => response.reasons.join("; "),
+    })
+}
+
 /// Whether a finding makes a cluster less than healthy.
-fn degrades(kind: FindingKind) -> bool {
-    !matches!(kind, FindingKind::ReplicaDelayed | FindingKind::SettingEndangers)
+fn degrades(situation: &Situation, finding: &Finding) -> bool {
+    let left_alone = |server| situation.maintained(server).is_some();
+    !matches!(finding.kind, FindingKind::ReplicaDelayed | FindingKind::SettingEndangers)
+        && !finding.server.as_ref().is_some_and(left_alone)
 }
 
 fn server_view(situation: &Situation, server: &ServerSpec, findings: &[Finding]) -> ServerView {
@@ -348,6 +413,7 @@ fn server_view(situation: &Situation, server: &ServerSpec, findings: &[Finding])
     };
     let worst = findings.iter().find(|finding| finding.server.as_ref() == Some(name));
     let health = match (worst, status) {
+        (_, _) if situation.maintained(name).is_some() => "maintenance".to_owned(),
         (Some(finding), _) => finding.kind.to_string(),
         (None, Some(_)) => "healthy".to_owned(),
         (None, None) => "unknown".to_owned(),

@@ -8,6 +8,7 @@ use super::form::{
 use crate::decision::cluster::{ClusterState, Writer};
 use crate::decision::durability::Protection;
 use crate::decision::gtid::Gtids;
+use crate::decision::maintenance::{Maintenance, Notice};
 use crate::decision::report::{
     Channel, Receiver, ReplicationError, SemiSync, Settings, Sight, Status, Trouble, Writable,
 };
@@ -75,6 +76,7 @@ pub(super) fn situation(yaml: &str, sketch: &Sketch) -> Result<Situation, Sketch
         epoch: Epoch(epoch),
         writer,
         protection: frame.protection,
+        maintenance: maintenance(sketch),
         ..ClusterState::default()
     };
     let spec = Arc::new(spec);
@@ -86,6 +88,18 @@ pub(super) fn situation(yaml: &str, sketch: &Sketch) -> Result<Situation, Sketch
         views,
         canary_stalled: sketch.canary_stalled.as_ref().map(|span| span.0),
     })
+}
+
+fn maintenance(sketch: &Sketch) -> Maintenance {
+    let mut maintenance = Maintenance::default();
+    for form in &sketch.maintenance {
+        let notice = Notice { reason: form.reason.clone(), ..Notice::default() };
+        match &form.server {
+            Some(server) => drop(maintenance.servers.insert(server.as_str().into(), notice)),
+            None => maintenance.cluster = Some(notice),
+        }
+    }
+    maintenance
 }
 
 fn flavor(sketch: &Sketch) -> Flavor {
@@ -124,6 +138,7 @@ fn check_names(yaml: &str, sketch: &Sketch) -> Result<(), SketchError> {
         ("without", sketch.without.iter().collect()),
         ("to", asked.collect()),
         ("may_acknowledge", acknowledging.collect()),
+        ("server", sketch.maintenance.iter().filter_map(|form| form.server.as_ref()).collect()),
     ];
     for (key, names) in used {
         if let Some(name) = names.into_iter().find(|name| !servers.contains(name.as_str())) {

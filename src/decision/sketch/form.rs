@@ -30,9 +30,19 @@ pub(super) struct Sketch {
     pub lasting: Option<Span>,
     pub canary_stalled: Option<Span>,
     #[serde(default)]
+    pub maintenance: Vec<MaintenanceForm>,
+    #[serde(default)]
     pub past: Vec<PastForm>,
     pub without: Option<String>,
     pub asked: Option<AskedForm>,
+}
+
+/// A server, or the whole cluster, that is left alone.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MaintenanceForm {
+    pub server: Option<String>,
+    pub reason: String,
 }
 
 /// A product as people write it.
