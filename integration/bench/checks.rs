@@ -1,6 +1,6 @@
 //! Whether a cluster ended as it must: one server takes writes, the others follow it, no row is lost.
 
-use crate::failover::Event;
+use crate::events::Event;
 use crate::stage::Stage;
 use anyhow::{Context, Result};
 use mysql_async::Row;
@@ -17,8 +17,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn add(&mut self, report: WriterReport) {
-        self.reports.push(report);
+    pub fn add(&mut self, reports: Vec<WriterReport>) {
+        self.reports.extend(reports);
     }
 
     /// What is missing anywhere, in words.
@@ -26,7 +26,7 @@ impl Ledger {
         let mut problems = Vec::new();
         for server in &cluster.servers {
             for report in &self.reports {
-                match report.missing_rows(server.port()).await {
+                match report.missing_rows(server.address()).await {
                     Ok(missing) => problems.extend(lacking(server, &missing)),
                     Err(error) => {
                         problems
@@ -51,11 +51,13 @@ fn lacking(server: &Server, missing: &[(u32, u64)]) -> Option<String> {
 
 /// Waits until every server holds every acknowledged row, so that the next event meets a cluster that
 /// has got over this one.
-pub async fn caught_up(cluster: &Cluster, report: &WriterReport, limit: Duration) -> Result<()> {
+pub async fn caught_up(cluster: &Cluster, reports: &[WriterReport], limit: Duration) -> Result<()> {
     let looking = async {
-        for server in &cluster.servers {
-            while !report.missing_rows(server.port()).await.is_ok_and(|missing| missing.is_empty())
-            {
+        for (server, report) in
+            cluster.servers.iter().flat_map(|server| reports.iter().map(move |it| (server, it)))
+        {
+            let missing = async || report.missing_rows(server.address()).await;
+            while !missing().await.is_ok_and(|missing| missing.is_empty()) {
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -69,17 +71,28 @@ pub async fn after(
     stage: &Stage,
     event: Event,
     former: &str,
-    report: &WriterReport,
+    reports: &[WriterReport],
 ) -> Result<(u64, Vec<String>)> {
     let mut problems = Vec::new();
-    let writable = stage.cluster.writable().await;
-    let [primary] = writable.as_slice() else {
+    let mut writable = Vec::new();
+    // One that is cut off or hangs cannot have been told anything; its rows are judged in the end.
+    let asked = |server: &&Server| server.name() != former || event.fault().is_none();
+    for server in stage.cluster.servers.iter().filter(asked) {
+        if server.is_writable().await.unwrap_or(false) {
+            writable.push(server.name());
+        }
+    }
+    let [primary] = writable[..] else {
         return Ok((0, vec![format!("servers that take writes after the event: {writable:?}")]));
     };
     if primary == former {
         problems.push(format!("{former} still takes writes"));
     }
-    let lost = report.missing_rows(named(&stage.cluster, primary)?.port()).await?.len() as u64;
+    let mut lost = 0;
+    for report in reports {
+        let address = named(&stage.cluster, primary)?.address();
+        lost += report.missing_rows(address).await?.len() as u64;
+    }
     let rest = stage.cluster.servers.iter().filter(|server| {
         server.name() != primary && (event == Event::Switchover || server.name() != former)
     });
@@ -123,12 +136,14 @@ async fn strayed(server: &Server, primary: &Server) -> Option<String> {
         Ok(None) => return Some(format!("{name} follows nobody")),
         Err(error) => return Some(format!("{name}: {error}")),
     };
+    let host: String = row.get(format!("{source}_Host").as_str()).unwrap_or_default();
     let port: u16 = row.get(format!("{source}_Port").as_str()).unwrap_or_default();
+    let source = format!("{host}:{port}");
     let runs = |thread: &str| {
         row.get::<String, _>(format!("{replica}_{thread}_Running").as_str()).unwrap_or_default()
     };
     let (receives, applies) = (runs("IO"), runs("SQL"));
-    let follows = port == primary.port() && receives == "Yes" && applies == "Yes";
+    let follows = source == primary.address().to_string() && receives == "Yes" && applies == "Yes";
     (!follows)
-        .then(|| format!("{name} follows port {port} (receives: {receives}, applies: {applies})"))
+        .then(|| format!("{name} follows {source} (receives: {receives}, applies: {applies})"))
 }

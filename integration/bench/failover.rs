@@ -1,20 +1,21 @@
-//! Kills and switchovers under write load.
+//! Failovers and switchovers under write load.
 
 use crate::checks::{self, Ledger};
+use crate::events::Event;
 use crate::report::progress;
 use crate::stage::Stage;
 use anyhow::{Context, Result};
 use regent::api::types::EventView;
 use regent::clock::{Clock, WallTime};
+use regent::demo::lab::Lab;
 use regent::demo::servers::DatabaseFlavor;
-use regent::demo::writer::{Writer, WriterOptions};
+use regent::demo::writer::{Writer, WriterOptions, WriterReport};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Connections that write at the same time.
+/// Connections that write at the same time, divided among the proxies.
 const CLIENTS: u32 = 8;
 /// Writing before anything is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -28,22 +29,12 @@ const MEND: Duration = Duration::from_secs(300);
 /// How long a former primary may take to follow again before it is taken for divergent.
 const REJOIN: Duration = Duration::from_secs(8);
 
-/// What is done to the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Event {
-    /// The primary is killed as by a power cut (`kill -9`).
-    Kill,
-    /// The primary's role is moved on request.
-    Switchover,
-}
-
 /// What one run showed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
     pub flavor: String,
     pub event: Event,
-    /// The longest time without an acknowledged commit around the event.
+    /// The longest time without an acknowledged commit around the event, at the proxy that had the longest.
     pub outage_ms: f64,
     /// The same in a window of the same length before it, without any event.
     pub baseline_ms: f64,
@@ -59,7 +50,7 @@ pub struct Run {
     pub lost: u64,
     /// How long each step took.
     pub steps: Vec<(String, u64)>,
-    /// Whether the killed server came back with transactions that nobody else has.
+    /// Whether the former primary came back with transactions that nobody else has.
     pub diverged: bool,
     /// What was wrong with the end state; empty when one server takes writes and the rest follow it.
     pub problems: Vec<String>,
@@ -82,18 +73,9 @@ impl Run {
             self.baseline_ms,
             self.client_errors(),
             self.lost,
-            if self.diverged { ", rebuilt the killed server" } else { "" },
+            if self.diverged { ", rebuilt the former primary" } else { "" },
             if self.is_good() { "" } else { " -- WRONG, see above" },
         )
-    }
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Event::Kill => "kill",
-            Event::Switchover => "switchover",
-        })
     }
 }
 
@@ -111,11 +93,17 @@ impl Measured {
     }
 }
 
-/// Runs each event `runs` times on one cluster of each flavour.
-pub async fn measure(flavors: &[DatabaseFlavor], events: &[Event], runs: u32) -> Measured {
+/// Runs each event `runs` times on one cluster of each flavour, on loopback or in a lab.
+pub async fn measure(
+    flavors: &[DatabaseFlavor],
+    events: &[Event],
+    runs: u32,
+    mut lab: Option<&mut Lab>,
+) -> Measured {
     let mut measured = Measured::default();
     for flavor in flavors {
-        if let Err(error) = campaign(*flavor, events, runs, &mut measured.runs).await {
+        let place = lab.as_deref_mut();
+        if let Err(error) = campaign(*flavor, events, runs, place, &mut measured.runs).await {
             progress(&format!("bench: {error:#}"));
             measured.broken.push(format!("{error:#}"));
         }
@@ -127,12 +115,15 @@ async fn campaign(
     flavor: DatabaseFlavor,
     events: &[Event],
     runs: u32,
+    lab: Option<&mut Lab>,
     done: &mut Vec<Run>,
 ) -> Result<()> {
-    progress(&format!("{flavor}: starting three servers, three watchers and a proxy"));
+    progress(&format!("{flavor}: starting three servers, three watchers and their proxies"));
+    let sites = lab.as_ref().map(|lab| lab.sites());
     let mut campaign = Campaign {
         flavor,
-        stage: Stage::set(flavor).await?,
+        stage: Stage::set(flavor, sites).await?,
+        lab,
         clock: Clock::start(),
         next_client: 1,
         ledger: Ledger::default(),
@@ -156,43 +147,46 @@ async fn campaign(
     Ok(())
 }
 
-struct Campaign {
+struct Campaign<'l> {
     flavor: DatabaseFlavor,
     stage: Stage,
+    lab: Option<&'l mut Lab>,
     clock: Clock,
     next_client: u32,
     ledger: Ledger,
 }
 
-impl Campaign {
+impl Campaign<'_> {
     async fn run(&mut self, event: Event) -> Result<Run> {
-        let options = WriterOptions {
-            clients: CLIENTS,
-            first_client: self.next_client,
-            ..WriterOptions::default()
-        };
-        self.next_client += CLIENTS;
+        self.bring_together(event).await?;
         let last_event = self.stage.last_event().await?;
         let former = self.stage.primary().await?;
-        let writer = Writer::start(self.stage.cluster.write_port, options);
-        writes_go_on(&writer).await.context("nothing could be written before the event")?;
+        let mut shops = self.open_shops();
+        shops.write_on().await.context("nothing could be written before the event")?;
         sleep(WARM_UP).await;
-        writer.mark();
+        shops.mark();
         sleep(WINDOW).await;
-        let baseline = writer.longest_gap().length;
-        let early_errors = writer.errors();
+        let baseline = shops.longest_gap();
+        let early_errors: u64 = shops.0.iter().map(|(_, writer)| writer.errors()).sum();
+        // Those that are lost with the primary cannot go on; what they were told counts all the same.
+        let lost = match event {
+            Event::DataCenter => self.stage.data_center(&former),
+            _ => None,
+        };
+        let apart: Vec<_> = shops.0.extract_if(.., |(place, _)| lost == Some(*place)).collect();
 
-        writer.mark();
+        shops.mark();
         let zero = self.clock.now().wall;
         let mut problems = self.cause(event, &former).await?;
         // What was under way may still be acknowledged for a moment.
         sleep(Duration::from_millis(50)).await;
-        if writes_go_on(&writer).await.is_err() {
+        if shops.write_on().await.is_err() {
             problems.push(format!("writes did not go on within {WRITES_AGAIN:?}"));
         }
         sleep(WINDOW).await;
-        let outage = writer.longest_gap().length;
-        let report = writer.stop().await;
+        let outage = shops.longest_gap();
+        let mut reports = shops.close().await;
+        reports.extend(Shops(apart).close().await);
         if early_errors > 0 {
             problems.push(format!("{early_errors} client errors before the event"));
         }
@@ -202,7 +196,7 @@ impl Campaign {
         let steps = procedure.iter().flat_map(|procedure| &procedure.stages);
         let steps = steps.flat_map(|stage| &stage.steps);
         let steps = steps.map(|step| (step.text.clone(), step.took_ms.unwrap_or(0))).collect();
-        let (lost, wrong) = checks::after(&self.stage, event, &former, &report).await?;
+        let (lost, wrong) = checks::after(&self.stage, event, &former, &reports).await?;
         problems.extend(wrong);
         let mut run = Run {
             flavor: self.flavor.to_string(),
@@ -211,18 +205,18 @@ impl Campaign {
             baseline_ms: millis(baseline),
             detected_ms: when(&events, zero, "procedure_opened"),
             opened_ms: when(&events, zero, "route_opened"),
-            errors: report.errors.clone(),
-            acknowledged: report.count(),
+            errors: errors_of(&reports),
+            acknowledged: reports.iter().map(WriterReport::count).sum(),
             lost,
             steps,
             diverged: false,
             problems,
         };
         self.bring_back(event, &former, &mut run).await?;
-        if checks::caught_up(&self.stage.cluster, &report, MEND).await.is_err() {
+        if checks::caught_up(&self.stage.cluster, &reports, MEND).await.is_err() {
             run.problems.push(format!("not every server holds every row after {MEND:?}"));
         }
-        self.ledger.add(report);
+        self.ledger.add(reports);
         if !run.is_good() || run.outage_ms > 1_500.0 {
             self.tell(&run, zero, last_event).await?;
         }
@@ -230,26 +224,56 @@ impl Campaign {
     }
 
     async fn cause(&mut self, event: Event, former: &str) -> Result<Vec<String>> {
-        match event {
-            Event::Kill => {
-                self.stage.cluster.server(former).context("no such server")?.kill9();
-                Ok(Vec::new())
-            }
-            Event::Switchover => {
-                let ended = self.stage.switch_over().await?;
-                let done = ended.state == "done";
-                Ok(if done { Vec::new() } else { vec![format!("switchover: {}", ended.text)] })
-            }
+        if let Some(fault) = event.fault() {
+            fault.strike(self.lab.as_deref_mut(), &mut self.stage.cluster, former)?;
+            return Ok(Vec::new());
         }
+        let ended = self.stage.switch_over(None).await?;
+        let done = ended.state == "done";
+        Ok(if done { Vec::new() } else { vec![format!("switchover: {}", ended.text)] })
     }
 
-    /// Makes the cluster whole again: a killed server comes back, empty when it holds transactions
+    /// Where a whole data center is lost, the leading watcher is lost with the primary.
+    async fn bring_together(&mut self, event: Event) -> Result<()> {
+        if event != Event::DataCenter {
+            return Ok(());
+        }
+        let leader = self.stage.leader().await?.context("nobody leads")?;
+        let sites = self.stage.cluster.sites();
+        let place = sites.watchers.iter().find(|site| site.name == leader);
+        let place = place.context("an unknown watcher leads")?.data_center;
+        let beside = sites.servers.iter().find(|site| site.data_center == place);
+        let beside = beside.context("no server stands beside the leader")?.name;
+        if self.stage.primary().await? != beside {
+            self.stage.switch_over(Some(beside)).await?;
+            self.stage.wait_until_healthy(MEND).await?;
+        }
+        Ok(())
+    }
+
+    /// Clients beside each proxy, eight in all.
+    fn open_shops(&mut self) -> Shops {
+        let proxies = &self.stage.cluster.sites().proxies;
+        let clients = CLIENTS / proxies.len().max(1) as u32;
+        let mut shops = Vec::new();
+        for site in proxies {
+            let first_client = self.next_client;
+            self.next_client += clients;
+            let options = WriterOptions { clients, first_client, ..WriterOptions::default() };
+            let there = self.lab.as_ref().and_then(|lab| lab.shop_beside(site.name));
+            let _inside = there.map(tokio::runtime::Handle::enter);
+            shops.push((site.data_center, Writer::start(site.address(0), options)));
+        }
+        Shops(shops)
+    }
+
+    /// Makes the cluster whole again: the former primary comes back, empty when it holds transactions
     /// that nobody else has.
     async fn bring_back(&mut self, event: Event, former: &str, run: &mut Run) -> Result<()> {
-        if event == Event::Kill {
+        if let Some(fault) = event.fault() {
+            fault.end(self.lab.as_deref_mut(), &mut self.stage.cluster, former).await?;
             let server = self.stage.cluster.server(former).context("no such server")?;
-            server.restart().await?;
-            if server.is_writable().await? {
+            if event == Event::Kill && server.is_writable().await? {
                 run.problems.push(format!("{former} came back writable"));
             }
             if self.stage.wait_until_healthy(REJOIN).await.is_err() {
@@ -280,15 +304,51 @@ impl Campaign {
     }
 }
 
-/// Waits for as many further acknowledgements as there are clients, and some more.
-async fn writes_go_on(writer: &Writer) -> Result<()> {
-    let seen = writer.acknowledged();
-    let waiting = async {
-        while writer.acknowledged() < seen + 20 {
-            sleep(Duration::from_millis(10)).await;
+/// Writers, each with its data center.
+struct Shops(Vec<(&'static str, Writer)>);
+
+impl Shops {
+    fn mark(&self) {
+        for (_, writer) in &self.0 {
+            writer.mark();
         }
-    };
-    Ok(timeout(WRITES_AGAIN, waiting).await?)
+    }
+
+    /// The longest time that the clients of any one proxy had to wait.
+    fn longest_gap(&self) -> Duration {
+        let gaps = self.0.iter().map(|(_, writer)| writer.longest_gap().length);
+        gaps.max().unwrap_or_default()
+    }
+
+    /// Waits until all have had more acknowledgements than they have clients.
+    async fn write_on(&mut self) -> Result<()> {
+        for (_, writer) in &self.0 {
+            let seen = writer.acknowledged();
+            let waiting = async {
+                while writer.acknowledged() < seen + 20 {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            timeout(WRITES_AGAIN, waiting).await?;
+        }
+        Ok(())
+    }
+
+    async fn close(self) -> Vec<WriterReport> {
+        let mut reports = Vec::new();
+        for (_, writer) in self.0 {
+            reports.push(writer.stop().await);
+        }
+        reports
+    }
+}
+
+fn errors_of(reports: &[WriterReport]) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (kind, count) in reports.iter().flat_map(|report| &report.errors) {
+        *all.entry(kind.clone()).or_default() += count;
+    }
+    all
 }
 
 /// How long after `zero` the first event of this kind happened.

@@ -1,6 +1,7 @@
 //! Measures Regent on real servers, as the clients of its proxy see it: `scripts/bench`.
 
 mod checks;
+mod events;
 mod failover;
 mod figures;
 mod idle;
@@ -8,6 +9,8 @@ mod report;
 mod stage;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use events::Event;
+use regent::demo::lab::{Lab, inside};
 use regent::demo::servers::DatabaseFlavor;
 use std::process::ExitCode;
 
@@ -23,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Kill the primary and switch over, under write load
+    /// Kill the primary and switch over, or let it fail in every way, under write load
     Failover(Failover),
     /// Let a healthy cluster be, and see what watchers and proxy use
     Idle(Idle),
@@ -31,15 +34,18 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Failover {
-    /// How many kills and how many switchovers of each flavour
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    runs: u32,
+    /// How many of each event, for each flavour; 20, or 10 of each fault
+    #[arg(long, value_name = "N")]
+    runs: Option<u32>,
     /// Which database
     #[arg(long, value_enum, default_value_t = Flavors::Both)]
     flavor: Flavors,
-    /// Only these events
-    #[arg(long, value_enum, default_value_t = Events::Both)]
-    event: Events,
+    /// Only these events, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "E")]
+    event: Vec<Event>,
+    /// Every fault, in three data centers on this machine
+    #[arg(long, conflicts_with = "event")]
+    all: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -65,13 +71,6 @@ enum Flavors {
     Both,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Events {
-    Kill,
-    Switchover,
-    Both,
-}
-
 impl Flavors {
     fn list(self) -> Vec<DatabaseFlavor> {
         match self {
@@ -82,25 +81,51 @@ impl Flavors {
     }
 }
 
-impl Events {
-    fn list(self) -> Vec<failover::Event> {
-        match self {
-            Events::Kill => vec![failover::Event::Kill],
-            Events::Switchover => vec![failover::Event::Switchover],
-            Events::Both => vec![failover::Event::Kill, failover::Event::Switchover],
+impl Failover {
+    fn events(&self) -> Vec<Event> {
+        match (self.all, self.event.as_slice()) {
+            (true, _) => Event::FAULTS.to_vec(),
+            (false, []) => vec![Event::Kill, Event::Switchover],
+            (false, chosen) => chosen.to_vec(),
         }
+    }
+
+    /// Whether there must be data centers that can be cut.
+    fn needs_lab(&self) -> bool {
+        self.all || self.event.iter().any(|event| event.needs_lab())
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
+    match &cli.what {
+        What::Failover(order) if order.needs_lab() => {
+            let ended = Lab::set_up().map_err(anyhow::Error::from).and_then(|mut lab| {
+                let desk = lab.desk().to_owned();
+                Ok(inside(&desk, |runtime| runtime.block_on(run(&cli, Some(&mut lab))))?)
+            });
+            ended.unwrap_or_else(|error| failed(&error))
+        }
+        _ => match tokio::runtime::Runtime::new() {
+            Ok(runtime) => runtime.block_on(run(&cli, None)),
+            Err(error) => failed(&error.into()),
+        },
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    report::progress(&format!("bench: {error:#}"));
+    ExitCode::FAILURE
+}
+
+async fn run(cli: &Cli, lab: Option<&mut Lab>) -> ExitCode {
     let measuring = async {
-        match cli.what {
+        match &cli.what {
             What::Failover(order) => {
-                let runs =
-                    failover::measure(&order.flavor.list(), &order.event.list(), order.runs).await;
-                report::failovers(&runs, order.json)
+                let runs = order.runs.unwrap_or(if lab.is_some() { 10 } else { 20 });
+                let (flavors, events) = (order.flavor.list(), order.events());
+                let measured = failover::measure(&flavors, &events, runs, lab).await;
+                report::failovers(&measured, order.json)
             }
             What::Idle(order) => {
                 let seen = idle::measure(&order.flavor.list(), order.seconds).await;
@@ -116,9 +141,6 @@ async fn main() -> ExitCode {
     match measured {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            report::progress(&format!("bench: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }

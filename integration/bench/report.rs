@@ -1,6 +1,7 @@
 //! What was measured, as tables for people and documents, or as JSON.
 
-use crate::failover::{Event, Measured, Run};
+use crate::events::Event;
+use crate::failover::{Measured, Run};
 use crate::figures::Samples;
 use crate::idle::Usage;
 use anyhow::Result;
@@ -34,6 +35,7 @@ pub fn failovers(measured: &Measured, as_json: bool) -> Result<bool> {
         "median ms",
         "p99 ms",
         "worst ms",
+        "target, median / worst ms",
         "no event, median ms",
         "no event, worst ms",
         "client errors",
@@ -126,6 +128,10 @@ impl Group<'_> {
             shown(outages.median()),
             shown(outages.quantile(0.99)),
             shown(outages.worst()),
+            {
+                let target = self.event.target();
+                format!("{:.0} / {:.0}", target.median_ms, target.worst_ms)
+            },
             shown(calm.median()),
             shown(calm.worst()),
             self.sum(Run::client_errors).to_string(),
@@ -155,6 +161,7 @@ impl Group<'_> {
         let calm = self.samples(|run| Some(run.baseline_ms));
         json!({
             "flavor": self.flavor, "event": self.event, "runs": self.runs.len(),
+            "target": self.event.target(),
             "outage_ms": { "median": outages.median(), "p99": outages.quantile(0.99),
                            "worst": outages.worst() },
             "baseline_ms": { "median": calm.median(), "worst": calm.worst() },

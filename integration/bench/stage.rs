@@ -7,13 +7,14 @@ use regent::api::types::{
 };
 use regent::demo::cluster::{Cluster, ClusterOptions};
 use regent::demo::servers::DatabaseFlavor;
+use regent::demo::sites::Sites;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// Between two looks at something that is coming about.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A running cluster with three watchers and a proxy.
+/// A running cluster with three watchers and its proxies.
 pub struct Stage {
     pub cluster: Cluster,
     client: Client,
@@ -21,9 +22,9 @@ pub struct Stage {
 
 impl Stage {
     /// Starts everything and waits until it serves.
-    pub async fn set(flavor: DatabaseFlavor) -> Result<Stage> {
+    pub async fn set(flavor: DatabaseFlavor, sites: Option<Sites>) -> Result<Stage> {
         let program = Some(env!("CARGO_BIN_EXE_regent").into());
-        let options = ClusterOptions { program, ..ClusterOptions::new(flavor) };
+        let options = ClusterOptions { program, sites, ..ClusterOptions::new(flavor) };
         let mut cluster = Cluster::start_servers(&options).await?;
         cluster.start_regent()?;
         let client = Client::new(cluster.urls())?;
@@ -43,6 +44,12 @@ impl Stage {
     pub async fn leader(&self) -> Result<Option<String>> {
         let status: StatusView = self.client.get("/v1/status", Duration::ZERO).await?.view;
         Ok(status.leader.map(|leader| leader.to_string()))
+    }
+
+    /// Where a server stands.
+    pub fn data_center(&self, server: &str) -> Option<&'static str> {
+        let site = self.cluster.sites().servers.iter().find(|site| site.name == server);
+        site.map(|site| site.data_center)
     }
 
     /// The primary's name.
@@ -76,11 +83,12 @@ impl Stage {
         bail!("not healthy after {limit:?}: {} {} {findings:?}", view.state, view.reason)
     }
 
-    /// Asks for a switchover to the best candidate and returns when it has ended.
-    pub async fn switch_over(&self) -> Result<ProcedureView> {
+    /// Asks for a switchover, to the best candidate unless one is named, and returns when it has ended.
+    pub async fn switch_over(&self, to: Option<&str>) -> Result<ProcedureView> {
         let cluster = Cluster::NAME;
         let path = format!("/v1/clusters/{cluster}/switchover");
-        let opened: OpenedBody = self.client.post(&path, &SwitchoverBody::default()).await?.view;
+        let body = SwitchoverBody { to: to.map(Into::into), ..SwitchoverBody::default() };
+        let opened: OpenedBody = self.client.post(&path, &body).await?.view;
         let path = format!("/v1/clusters/{cluster}/procedures/{}", opened.procedure);
         let asking = async {
             loop {

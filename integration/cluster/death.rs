@@ -60,9 +60,9 @@ async fn replicas_die_and_come_back(stage: &mut Stage) -> Outcome {
     stage
         .until_shop("blocked commits are a finding", |it| it.finding("commits_blocked").is_some())
         .await?;
-    let before = stage.writer.as_ref().map_or(0, |it| it.acknowledged());
+    let before = stage.acknowledged();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let after = stage.writer.as_ref().map_or(0, |it| it.acknowledged());
+    let after = stage.acknowledged();
     check(before == after, || "orders are acknowledged that no replica has".to_owned())?;
     stage.server(&replicas[0]).restart().await?;
     stage.writes_go_on().await?;

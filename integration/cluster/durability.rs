@@ -1,7 +1,6 @@
 //! A cluster that does not wait for acknowledgements.
 
-use crate::stage::{Outcome, Stage, check, play_with};
-use regent::demo::cluster::ClusterOptions;
+use crate::stage::{Outcome, Setting, Stage, check, play_with};
 use regent::demo::servers::DatabaseFlavor;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,8 +13,10 @@ async fn best_effort_fails_over_on_mariadb() {
     play_with(best_effort(DatabaseFlavor::Mariadb), async |stage| fail_over(stage).await).await;
 }
 
-fn best_effort(flavor: DatabaseFlavor) -> ClusterOptions {
-    ClusterOptions { durability: "best_effort", ..ClusterOptions::new(flavor) }
+fn best_effort(flavor: DatabaseFlavor) -> Setting {
+    let mut setting = Setting::new(flavor);
+    setting.cluster.durability = "best_effort";
+    setting
 }
 
 async fn fail_over(stage: &mut Stage) -> Outcome {

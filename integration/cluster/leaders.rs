@@ -58,7 +58,7 @@ async fn the_leader_dies_at_each_step(stage: &mut Stage) -> Outcome {
 }
 
 /// Waits until this watcher knows of a failover's step.
-async fn until_step(stage: &Stage, watcher: usize, seen: u64, step: &str) -> Outcome {
+pub async fn until_step(stage: &Stage, watcher: usize, seen: u64, step: &str) -> Outcome {
     let path = format!("/v1/events?after={seen}&limit=1000");
     let polling = async {
         loop {

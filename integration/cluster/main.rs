@@ -1,5 +1,5 @@
-//! The real program on real servers: watchers and a proxy as processes on loopback, a shop that
-//! writes through the proxy, and faults of every kind.
+//! The real program on real servers: watchers and proxies as processes, on loopback or in data centers
+//! of their own (`zones`), shops that write through the proxies, and faults of every kind.
 //!
 //! Each test runs on MySQL and on MariaDB. Where a flavour is not installed it says so and passes,
 //! unless `REGENT_REQUIRE_SERVERS=1`. A test that fails prints the cluster's events and the end of
@@ -17,6 +17,7 @@ mod leaders;
 mod restarting;
 mod starting;
 mod switching;
+mod zones;
 
 /// Makes a test of each scenario for both flavours.
 macro_rules! on_both_flavors {

@@ -3,6 +3,7 @@
 use crate::asking::{Said, Shop, Watchers, run};
 use mysql_async::prelude::Queryable;
 use regent::demo::cluster::{Cluster, ClusterOptions};
+use regent::demo::lab::{Fault, Lab, Volume};
 use regent::demo::process::tail;
 use regent::demo::servers::accounts::{MONITOR, REPLICATION};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server};
@@ -15,36 +16,62 @@ use std::time::Duration;
 /// What a scenario or a part of one ends with.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
+/// Enough for a server that holds next to nothing.
+const MEGABYTES: u64 = 900;
+
 /// Everything ends by itself within this, or never.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A cluster with its shop.
+/// A cluster with a shop beside each proxy.
 pub struct Stage {
+    // Declared first: what hangs on a stalled file system can be ended only when it goes on.
+    pub volume: Option<Volume>,
     pub cluster: Cluster,
     pub watchers: Watchers,
-    pub writer: Option<Writer>,
+    /// The shops that write, each with its data center.
+    pub writers: Vec<(&'static str, Writer)>,
     /// What earlier writers were told is committed.
     reports: Vec<WriterReport>,
+    // Declared last: hosts outlive what runs on them.
+    lab: Option<Lab>,
 }
 
 /// Plays a scenario on a lossless cluster whose servers replicate and nothing of Regent runs yet.
 pub async fn play(flavor: DatabaseFlavor, scenario: impl AsyncFnOnce(&mut Stage) -> Outcome) {
-    play_with(ClusterOptions::new(flavor), scenario).await;
+    play_with(Setting::new(flavor), scenario).await;
 }
 
-/// Like [`play`], with a cluster of the caller's kind.
-pub async fn play_with(
-    mut options: ClusterOptions,
-    scenario: impl AsyncFnOnce(&mut Stage) -> Outcome,
-) {
-    if !is_installed(options.flavor) {
+/// What a scenario is played on.
+pub struct Setting {
+    pub cluster: ClusterOptions,
+    /// The lab that the cluster stands in, if it does in one.
+    pub lab: Option<Lab>,
+    /// The server that has a small file system of its own.
+    pub small_disk_of: Option<&'static str>,
+}
+
+impl Setting {
+    /// A lossless cluster on loopback.
+    pub fn new(flavor: DatabaseFlavor) -> Setting {
+        Setting { cluster: ClusterOptions::new(flavor), lab: None, small_disk_of: None }
+    }
+}
+
+/// Like [`play`], in a setting of the caller's.
+pub async fn play_with(setting: Setting, scenario: impl AsyncFnOnce(&mut Stage) -> Outcome) {
+    let Setting { cluster: mut options, lab, small_disk_of } = setting;
+    if !is_there(Installation::find(options.flavor)) {
         return;
     }
     let _alone = take_turn();
     let place = tempfile::Builder::new().prefix("regent-test-").tempdir().expect("a directory");
     options.directory = Some(place.path().to_owned());
     options.program = Some(env!("CARGO_BIN_EXE_regent").into());
-    let mut stage = match Stage::set(&options).await {
+    let volume = small_disk_of.map(|server| {
+        let at = place.path().join("servers").join(server);
+        Volume::mount(&place.path().join("small.disk"), &at, MEGABYTES).expect("a file system")
+    });
+    let mut stage = match Stage::set(&options, lab, volume).await {
         Ok(stage) => stage,
         Err(error) => panic!("the stage could not be set: {error}"),
     };
@@ -59,13 +86,18 @@ pub async fn play_with(
 }
 
 impl Stage {
-    async fn set(options: &ClusterOptions) -> Outcome<Stage> {
+    async fn set(
+        options: &ClusterOptions,
+        lab: Option<Lab>,
+        volume: Option<Volume>,
+    ) -> Outcome<Stage> {
         let cluster = Cluster::start_servers(options).await?;
         let watchers = Watchers::new(cluster.urls())?;
-        Ok(Stage { cluster, watchers, writer: None, reports: Vec::new() })
+        let (writers, reports) = (Vec::new(), Vec::new());
+        Ok(Stage { volume, cluster, watchers, writers, reports, lab })
     }
 
-    /// Starts watchers, proxy and shop, and waits until orders come in.
+    /// Starts watchers, proxies and shops, and waits until orders come in.
     pub async fn begin(&mut self) -> Outcome {
         self.cluster.start_regent()?;
         self.whole().await?;
@@ -73,18 +105,43 @@ impl Stage {
         self.writes_go_on().await
     }
 
+    /// Lets a shop beside each proxy write through it.
     pub fn start_writer(&mut self) {
-        // Numbers are never used twice, so that every report can be checked at the end.
-        let first_client = 1 + 100 * self.reports.len() as u32;
-        let options = WriterOptions { first_client, ..WriterOptions::default() };
-        self.writer = Some(Writer::start(self.cluster.write_port, options));
+        for site in &self.cluster.sites().proxies {
+            // Numbers are never used twice, so that every report can be checked at the end.
+            let first_client = 1 + 100 * (self.reports.len() + self.writers.len()) as u32;
+            let options = WriterOptions { first_client, ..WriterOptions::default() };
+            let there = self.lab.as_ref().and_then(|lab| lab.shop_beside(site.name));
+            let _inside = there.map(tokio::runtime::Handle::enter);
+            self.writers.push((site.data_center, Writer::start(site.address(0), options)));
+        }
     }
 
-    /// Ends the shop's writing; what it was told is checked at the end.
+    /// Ends the shops' writing; what they were told is checked at the end.
     pub async fn stop_writer(&mut self) {
-        if let Some(writer) = self.writer.take() {
+        for (_, writer) in self.writers.drain(..) {
             self.reports.push(writer.stop().await);
         }
+    }
+
+    /// How many orders all shops together were told are committed.
+    pub fn acknowledged(&self) -> u64 {
+        self.writers.iter().map(|(_, writer)| writer.acknowledged()).sum()
+    }
+
+    /// The lab that the cluster stands in.
+    pub fn lab(&mut self) -> &mut Lab {
+        self.lab.as_mut().expect("this scenario is played in a lab")
+    }
+
+    /// Lets a fault befall a server.
+    pub fn strike(&mut self, fault: Fault, server: &str) -> Outcome {
+        Ok(fault.strike(self.lab.as_mut(), &mut self.cluster, server)?)
+    }
+
+    /// Undoes a fault.
+    pub async fn end(&mut self, fault: Fault, server: &str) -> Outcome {
+        Ok(fault.end(self.lab.as_mut(), &mut self.cluster, server).await?)
     }
 
     /// Ends the shop's writing and checks nothing of it.
@@ -175,21 +232,34 @@ impl Stage {
         Ok(session.disconnect().await?)
     }
 
-    /// Waits until the shop has had further orders acknowledged.
+    /// Waits until every shop has had further orders acknowledged.
     pub async fn writes_go_on(&self) -> Outcome {
-        let writer = self.writer.as_ref().ok_or("nobody writes")?;
+        self.writes_go_on_outside("").await
+    }
+
+    /// Waits until every shop that is not in this data center has had further orders acknowledged.
+    pub async fn writes_go_on_outside(&self, data_center: &str) -> Outcome {
         // What was under way at a fault may still be acknowledged for a moment.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let seen = writer.acknowledged();
-        let more = async |_: &Stage| (writer.acknowledged() >= seen + 20).then_some(());
+        let writers = self.writers.iter().filter(|(place, _)| *place != data_center);
+        let seen: Vec<_> = writers.map(|(_, writer)| (writer, writer.acknowledged())).collect();
+        check(!seen.is_empty(), || "nobody writes".to_owned())?;
+        let more = async |_: &Stage| {
+            seen.iter().all(|(writer, seen)| writer.acknowledged() >= seen + 20).then_some(())
+        };
         self.until("writes go on", PATIENCE, more).await
     }
 
     /// Waits until another server than this one is the primary and writes go on.
     pub async fn failed_over(&self, from: &str) -> Outcome<String> {
+        self.failed_over_outside(from, "").await
+    }
+
+    /// The same, without looking at the shop in a data center.
+    pub async fn failed_over_outside(&self, from: &str, data_center: &str) -> Outcome<String> {
         let moved = |shop: &Shop| shop.primary().is_some_and(|it| it != from);
         let shop = self.until_shop("another server is the primary", moved).await?;
-        self.writes_go_on().await?;
+        self.writes_go_on_outside(data_center).await?;
         Ok(shop.primary().unwrap_or_default().to_owned())
     }
 
@@ -198,9 +268,19 @@ impl Stage {
     pub async fn bring_back(&mut self, name: &str) -> Outcome<bool> {
         self.server(name).restart().await?;
         self.takes_no_writes(name).await?;
+        let diverged = self.follows_again(name).await?;
+        if !diverged {
+            self.was_never_written_to(name).await?;
+        }
+        Ok(diverged)
+    }
+
+    /// Waits until a server that is back follows, emptied if it must be; true when that was so.
+    pub async fn follows_again(&mut self, name: &str) -> Outcome<bool> {
         let settled = |shop: &Shop| {
+            let shut = shop.server(name)["writable"] == false && !shop.busy();
             let finding = shop.finding("replica_diverged");
-            shop.health(name) == "healthy" && !shop.busy() || finding.is_some()
+            shut && (shop.health(name) == "healthy" || finding.is_some())
         };
         let shop = self.until_shop(&format!("{name} follows again"), settled).await?;
         self.takes_no_writes(name).await?;
@@ -210,9 +290,6 @@ impl Stage {
         }
         self.whole().await?;
         self.takes_no_writes(name).await?;
-        if !diverged {
-            self.was_never_written_to(name).await?;
-        }
         Ok(diverged)
     }
 
@@ -222,7 +299,7 @@ impl Stage {
         Ok(self.server(name).wipe_and_recreate().await?)
     }
 
-    async fn takes_no_writes(&self, name: &str) -> Outcome {
+    pub async fn takes_no_writes(&self, name: &str) -> Outcome {
         if self.peek(name).is_writable().await? {
             return Err(format!("{name} came back and takes writes").into());
         }
@@ -278,7 +355,7 @@ impl Stage {
     async fn held_by(&self, server: &str) -> Outcome<Vec<u64>> {
         let mut all = Vec::new();
         for report in &self.reports {
-            let held = report.compare(self.peek(server).port()).await?;
+            let held = report.compare(self.peek(server).address()).await?;
             if !held.missing.is_empty() {
                 let missing = &held.missing[..held.missing.len().min(10)];
                 return Err(format!("{server} lacks acknowledged orders: {missing:?} ...").into());
@@ -294,8 +371,9 @@ impl Stage {
     }
 
     fn logs(&self) -> Vec<std::path::PathBuf> {
-        let nodes = Cluster::WATCHERS.iter().chain(&["proxy1"]);
-        nodes.map(|id| self.cluster.log_of(id)).collect()
+        let sites = self.cluster.sites();
+        let nodes = sites.watchers.iter().chain(&sites.proxies);
+        nodes.map(|site| self.cluster.log_of(site.name)).collect()
     }
 
     fn no_secret_is_told(&self) -> Outcome {
@@ -334,9 +412,10 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
+/// Whether something that tests need is there; a failed test when it must be.
 #[expect(clippy::print_stderr, reason = "whoever runs the tests should know what was left out")]
-fn is_installed(flavor: DatabaseFlavor) -> bool {
-    match Installation::find(flavor) {
+pub fn is_there<T>(found: Result<T, impl std::fmt::Display>) -> bool {
+    match found {
         Ok(_) => true,
         Err(error) => {
             let required = std::env::var_os("REGENT_REQUIRE_SERVERS").is_some_and(|it| it == "1");

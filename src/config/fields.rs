@@ -24,7 +24,7 @@ pub const FILE: Shape = shape("file", &["watchers", "security", "clusters", "tim
 /// One item of `watchers`.
 pub const WATCHER: Shape = shape("watcher", &["id", "data_center", "peer", "api"]);
 /// `security`.
-pub const SECURITY: Shape = shape("security", &["ca", "certificate", "key", "tokens"]);
+pub const SECURITY: Shape = shape("security", &["ca", "certificate", "key", "tokens", "insecure"]);
 /// One item of `clusters`.
 pub const CLUSTER: Shape = shape(
     "cluster",

@@ -1,6 +1,6 @@
 //! One number for what all watchers must agree upon.
 
-use super::Config;
+use super::{Config, Security};
 use std::fmt::Write;
 
 impl Config {
@@ -33,7 +33,12 @@ impl Config {
             }
         }
         text.line(&["timing", &format!("{:?}", self.timing)]);
-        text.line(&["security", if self.security.is_some() { "on" } else { "off" }]);
+        let security = match self.security {
+            Some(Security::Files(_)) => "on",
+            Some(Security::Insecure) => "insecure",
+            None => "off",
+        };
+        text.line(&["security", security]);
         format!("{:032x}", fnv(text.0.as_bytes()))
     }
 }

@@ -39,7 +39,7 @@ pub struct Config {
     pub clusters: Vec<ClusterConfig>,
     /// How long things take and may take.
     pub timing: Timing,
-    /// Where certificates and tokens lie, if the watchers may be reached from outside.
+    /// What protects watchers that may be reached from outside; without it none may.
     pub security: Option<Security>,
 }
 
@@ -138,9 +138,18 @@ fn read_file(reading: &mut Reading<'_>, root: &tree::Node) -> Option<Config> {
     Some(Config { watchers, clusters, timing, security })
 }
 
+/// What protects connections between watchers, proxies and people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Certificates and tokens.
+    Files(SecurityFiles),
+    /// Nothing, by explicit choice: whoever reaches a watcher may do all that a watcher may.
+    Insecure,
+}
+
 /// Where certificates and tokens lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Security {
+pub struct SecurityFiles {
     /// The authority that signed every certificate.
     pub ca: PathBuf,
     /// This process's certificate.

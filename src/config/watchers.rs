@@ -2,7 +2,8 @@
 
 use super::fields::{SECURITY, WATCHER};
 use super::reader::{Field, Reading, Section};
-use super::{Security, WatcherSpec};
+use super::tree::Kind;
+use super::{Security, SecurityFiles, WatcherSpec};
 use crate::decision::topology::{DataCenter, Endpoint, WatcherName};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ pub fn watchers(reading: &mut Reading<'_>, file: &Section<'_>) -> (Vec<WatcherSp
         return (Vec::new(), watched);
     };
     let items = reading.list(&field);
-    let is_list = !items.is_empty() || matches!(field.node.kind, super::tree::Kind::List(_));
+    let is_list = !items.is_empty() || matches!(field.node.kind, Kind::List(_));
     match items.len() {
         0 if is_list => reading.wrong(&field, format!("is empty; write {example}")),
         1 => reading.warn(
@@ -103,10 +104,13 @@ pub fn is_loopback(endpoint: &Endpoint) -> bool {
         || endpoint.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Reads the paths of certificates and tokens.
+/// Reads the paths of certificates and tokens, or that there shall be none.
 pub fn security(reading: &mut Reading<'_>, file: &Section<'_>) -> Option<Security> {
     let field = reading.optional(file, "security")?;
     let section = reading.section(&field, SECURITY)?;
+    if section.has("insecure") {
+        return insecure(reading, &field, &section);
+    }
     let mut path = |name: &str| -> Option<PathBuf> {
         let field = reading.need(&section, name, &format!("security/{name}.pem"))?;
         let text = reading.text(&field)?;
@@ -126,5 +130,31 @@ pub fn security(reading: &mut Reading<'_>, file: &Section<'_>) -> Option<Securit
          authenticated; keep them in a network you trust"
             .to_owned(),
     );
-    Some(Security { ca: ca?, certificate: certificate?, key: key?, tokens: tokens? })
+    let files = SecurityFiles { ca: ca?, certificate: certificate?, key: key?, tokens: tokens? };
+    Some(Security::Files(files))
+}
+
+fn insecure(
+    reading: &mut Reading<'_>,
+    whole: &Field<'_>,
+    section: &Section<'_>,
+) -> Option<Security> {
+    let field = reading.optional(section, "insecure")?;
+    if !matches!(field.node.kind, Kind::Bool(true)) {
+        let what = format!("{} is not true; write insecure: true, or remove it", field.shown());
+        reading.wrong(&field, what);
+        return None;
+    }
+    for name in SECURITY.fields.iter().filter(|name| **name != "insecure" && section.has(name)) {
+        let what = format!("{name} has no use beside insecure: true; keep one of them");
+        reading.error(section.at(name), &section.path_of(name), what);
+    }
+    reading.warn(
+        whole.node.at,
+        &whole.path,
+        "insecure: nothing is encrypted and nobody is asked who they are; whoever reaches the addresses of \
+         watchers can command every server; use it only in a network that nobody else can enter"
+            .to_owned(),
+    );
+    Some(Security::Insecure)
 }

@@ -2,20 +2,20 @@
 
 use super::DemoError;
 use super::answers::{Api, Status};
-use super::ports::free_ports;
 use super::process::{Launch, Process, tail};
-use super::servers::accounts::{MONITOR, REPLICATION, SHOP};
+use super::servers::accounts::SHOP;
 use super::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet, connect};
+use super::sites::{Site, Sites};
+use rustix::process::Signal;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) const NAME: &str = "shop";
-const SERVERS: [(&str, &str, &str); 3] =
-    [("db1", "paris", ", promotion: prefer"), ("db2", "paris", ""), ("db3", "london", "")];
-const WATCHERS: [(&str, &str); 3] = [("w1", "paris"), ("w2", "london"), ("w3", "cloud")];
+const WATCHERS: [&str; 3] = ["w1", "w2", "w3"];
 const UP_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running cluster. Dropping it kills every process and removes the directory, unless the caller
@@ -27,11 +27,8 @@ pub struct Cluster {
     pub servers: Vec<Server>,
     nodes: Vec<Node>,
     pub(super) api: Api,
-    /// Where the first proxy takes writes.
-    pub write_port: u16,
-    /// Where the first proxy takes reads.
-    pub read_port: u16,
-    /// The configuration file of the watchers and the first proxy.
+    sites: Sites,
+    /// The configuration file of the watchers and the proxies.
     pub configuration: PathBuf,
     program: PathBuf,
     directory: StateDirectory,
@@ -47,14 +44,17 @@ pub struct ClusterOptions {
     /// An existing directory for everything, which stays the caller's; one that goes with the
     /// cluster when absent.
     pub directory: Option<PathBuf>,
-    /// `lossless` or `best_effort`.
+    /// `lossless` or `best_effort`, or a mapping.
     pub durability: &'static str,
+    /// Where everything stands; on loopback when absent.
+    pub sites: Option<Sites>,
 }
 
 /// A watcher or proxy, running or not.
 #[derive(Debug)]
 struct Node {
     id: String,
+    network: Option<PathBuf>,
     arguments: Vec<OsString>,
     process: Option<Process>,
 }
@@ -76,7 +76,8 @@ impl Drop for StateDirectory {
 impl ClusterOptions {
     /// A lossless cluster of this flavour in a directory of its own.
     pub fn new(flavor: DatabaseFlavor) -> ClusterOptions {
-        ClusterOptions { flavor, program: None, directory: None, durability: "lossless" }
+        let durability = "lossless";
+        ClusterOptions { flavor, program: None, directory: None, durability, sites: None }
     }
 }
 
@@ -85,7 +86,7 @@ impl Cluster {
     pub const NAME: &str = NAME;
 
     /// The ids of its watchers.
-    pub const WATCHERS: [&str; 3] = [WATCHERS[0].0, WATCHERS[1].0, WATCHERS[2].0];
+    pub const WATCHERS: [&str; 3] = WATCHERS;
 
     /// Starts three servers that replicate, and writes the configuration that names them.
     pub async fn start_servers(options: &ClusterOptions) -> Result<Cluster, DemoError> {
@@ -94,62 +95,57 @@ impl Cluster {
             Some(path) => StateDirectory { path: path.clone(), borrowed: true },
             None => state_directory()?,
         };
-        let ports = free_ports(SERVERS.len() + 2 * WATCHERS.len() + 2);
-        let [db1, db2, db3, peers_and_apis @ .., write_port, read_port] = ports.as_slice() else {
-            return Err(DemoError::NoPorts);
+        let sites = match &options.sites {
+            Some(sites) => sites.clone(),
+            None => Sites::loopback()?,
         };
         let set = ServerSet::new(directory.path.join("servers"), installation)?;
         set.template().await?;
-        let start = |name: &'static str, port: u16| set.start(name, port, ServerOptions::default());
-        let (first, second, third) =
-            tokio::try_join!(start("db1", *db1), start("db2", *db2), start("db3", *db3))?;
-        set.replicate(&first, &[&second, &third]).await?;
-        let (peers, apis) = peers_and_apis.split_at(WATCHERS.len());
-        let urls = apis.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
-        let configuration =
-            write_configuration(&directory.path, [peers, apis, &ports], options.durability)?;
+        let start = |site: &Site| {
+            let options = ServerOptions { host: site.host.clone(), ..ServerOptions::default() };
+            set.start(site.name, site.address(0).port(), options)
+        };
+        let servers = futures_util::future::try_join_all(sites.servers.iter().map(start)).await?;
+        if let [first, others @ ..] = servers.as_slice() {
+            set.replicate(first, &others.iter().collect::<Vec<_>>()).await?;
+        }
+        let configuration = sites.configure(NAME, options.durability, &directory.path)?;
+        let urls = sites.watchers.iter().map(|site| format!("http://{}", site.address(1)));
+        let api = Api::new(urls.collect())?;
         let program = match &options.program {
             Some(program) => program.clone(),
             None => std::env::current_exe()?,
         };
-        Ok(Cluster {
-            servers: vec![first, second, third],
-            nodes: Vec::new(),
-            api: Api::new(urls)?,
-            write_port: *write_port,
-            read_port: *read_port,
-            configuration,
-            program,
-            directory,
-        })
+        Ok(Cluster { servers, nodes: Vec::new(), api, sites, configuration, program, directory })
     }
 
-    /// Starts the watchers and the proxy.
+    /// Starts the watchers and the proxies.
     pub fn start_regent(&mut self) -> Result<(), DemoError> {
-        for (id, _) in WATCHERS {
-            let store = self.directory.path.join(id);
+        let sites = self.sites.clone();
+        for site in &sites.watchers {
+            let store = self.directory.path.join(site.name);
             fs::create_dir_all(&store)?;
-            let configuration = self.configuration.clone();
-            let more = ["--data-dir".into(), store.into_os_string()];
-            self.add_node("watch", id, configuration, more.to_vec())?;
+            self.add_node("watch", site, ["--data-dir".into(), store.into_os_string()])?;
         }
-        self.add_node("proxy", "proxy1", self.configuration.clone(), Vec::new())
+        for site in &sites.proxies {
+            self.add_node("proxy", site, ["--data-center".into(), site.data_center.into()])?;
+        }
+        Ok(())
     }
 
-    /// Starts another watcher or proxy, which is part of the cluster from now on.
-    pub fn add_node(
+    fn add_node(
         &mut self,
         command: &str,
-        id: &str,
-        configuration: PathBuf,
-        more: Vec<OsString>,
+        site: &Site,
+        more: [OsString; 2],
     ) -> Result<(), DemoError> {
-        let mut arguments: Vec<OsString> =
-            vec![command.into(), "--config".into(), configuration.into_os_string()];
-        arguments.extend(["--id".into(), id.into()]);
+        let configuration = self.configuration.clone().into_os_string();
+        let mut arguments: Vec<OsString> = vec![command.into(), "--config".into(), configuration];
+        arguments.extend(["--id".into(), site.name.into()]);
         arguments.extend(more);
-        self.nodes.push(Node { id: id.to_owned(), arguments, process: None });
-        self.start_node(id)
+        let (id, network) = (site.name.to_owned(), site.host.network.clone());
+        self.nodes.push(Node { id, network, arguments, process: None });
+        self.start_node(site.name)
     }
 
     /// Starts a watcher or proxy that was killed, on what it left on disk; nothing happens when it runs.
@@ -160,7 +156,9 @@ impl Cluster {
         };
         if !node.process.as_mut().is_some_and(Process::is_running) {
             let (program, arguments) = (self.program.clone(), node.arguments.clone());
-            node.process = Some(Process::start(Launch { program, arguments, log, input: None })?);
+            let network = node.network.clone();
+            let launch = Launch { program, arguments, log, input: None, network };
+            node.process = Some(Process::start(launch)?);
         }
         Ok(())
     }
@@ -176,6 +174,35 @@ impl Cluster {
     pub fn process_of(&self, id: &str) -> Option<u32> {
         let node = self.nodes.iter().find(|node| node.id == id)?;
         node.process.as_ref().map(Process::id)
+    }
+
+    /// Where everything stands.
+    pub fn sites(&self) -> &Sites {
+        &self.sites
+    }
+
+    /// Where the first proxy takes writes.
+    pub fn write(&self) -> SocketAddr {
+        self.of_first_proxy(0)
+    }
+
+    /// Where the first proxy takes reads.
+    pub fn read(&self) -> SocketAddr {
+        self.of_first_proxy(1)
+    }
+
+    fn of_first_proxy(&self, port: usize) -> SocketAddr {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.sites.proxies.first().map_or(nowhere, |site| site.address(port))
+    }
+
+    /// Stops a watcher or proxy from running while its sockets stay open, or lets it go on.
+    pub fn signal_node(&mut self, id: &str, signal: Signal) -> Result<(), DemoError> {
+        let node = self.nodes.iter_mut().find(|node| node.id == id);
+        if let Some(process) = node.and_then(|node| node.process.as_mut()) {
+            process.signal(signal)?;
+        }
+        Ok(())
     }
 
     /// The file that a watcher or proxy logs to.
@@ -197,7 +224,7 @@ impl Cluster {
                 last = self.api.status().await;
                 if let Some(status) = last.as_ref().filter(|status| status.is_whole(NAME)) {
                     let limit = Duration::from_secs(2);
-                    if connect(self.write_port, SHOP, Some("shop"), limit).await.is_ok() {
+                    if connect(self.write(), SHOP, Some("shop"), limit).await.is_ok() {
                         return Ok(status.clone());
                     }
                 }
@@ -276,50 +303,6 @@ fn state_directory() -> Result<StateDirectory, DemoError> {
     let path = parent.join(format!("{PREFIX}{}", std::process::id()));
     fs::DirBuilder::new().mode(0o700).create(&path)?;
     Ok(StateDirectory { path, borrowed: false })
-}
-
-fn write_configuration(
-    directory: &Path,
-    [peers, apis, server_ports]: [&[u16]; 3],
-    durability: &str,
-) -> Result<PathBuf, DemoError> {
-    let mut text = String::from("# Written by `regent demo`.\nwatchers:\n");
-    for (index, (id, data_center)) in WATCHERS.iter().enumerate() {
-        text += &format!(
-            "  - {{ id: {id}, data_center: {data_center}, peer: 127.0.0.1:{}, api: 127.0.0.1:{} }}\n",
-            peers[index], apis[index]
-        );
-    }
-    text += &format!("clusters:\n  - name: {NAME}\n    servers:\n");
-    for ((name, data_center, more), port) in SERVERS.iter().zip(server_ports) {
-        text += &format!(
-            "      - {{ name: {name}, address: 127.0.0.1:{port}, data_center: {data_center}{more} }}\n"
-        );
-    }
-    text += "    credentials:\n";
-    for (role, account) in [("monitor", MONITOR), ("replication", REPLICATION)] {
-        let path = directory.join(format!("{role}.password"));
-        write_private(&path, account.password)?;
-        // A JSON string is a YAML string, whatever the path holds.
-        let quoted = serde_json::Value::from(path.to_string_lossy());
-        text += &format!("      {role}: {{ user: {}, password_file: {quoted} }}\n", account.user);
-    }
-    text += &format!("    durability: {durability}\n    rules: default\n");
-    let [.., write, read] = server_ports else {
-        return Err(DemoError::NoPorts);
-    };
-    text += &format!(
-        "    proxy: {{ write: 127.0.0.1:{write}, read: 127.0.0.1:{read}, max_replica_lag: 5s }}\n"
-    );
-    let path = directory.join("regent.yaml");
-    fs::write(&path, text)?;
-    Ok(path)
-}
-
-fn write_private(path: &Path, content: &str) -> Result<(), DemoError> {
-    use std::io::Write;
-    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
-    Ok(writeln!(file, "{content}")?)
 }
 
 impl DatabaseFlavor {

@@ -2,10 +2,12 @@
 
 mod answers;
 pub mod cluster;
+pub mod lab;
 pub mod ports;
 pub mod process;
 mod screen;
 pub mod servers;
+pub mod sites;
 mod story;
 pub mod writer;
 

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,7 +20,23 @@ pub struct Process {
     log: PathBuf,
 }
 
-/// What to run and where its output goes.
+/// Where something runs: an address of its own, and the network that has this address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// What it listens on and is known by.
+    pub address: Ipv4Addr,
+    /// A file that stands for a network namespace; absent when it is this process's own.
+    pub network: Option<PathBuf>,
+}
+
+impl Host {
+    /// This machine, reached by nobody else.
+    pub fn loopback() -> Host {
+        Host { address: Ipv4Addr::LOCALHOST, network: None }
+    }
+}
+
+/// What to run, where, and where its output goes.
 #[derive(Debug)]
 pub struct Launch {
     /// The program's path.
@@ -30,20 +47,27 @@ pub struct Launch {
     pub log: PathBuf,
     /// A file to read as standard input; nothing when absent.
     pub input: Option<PathBuf>,
+    /// The network namespace to run in, as in [`Host`].
+    pub network: Option<PathBuf>,
 }
 
 impl Process {
     /// Starts the program; the kernel kills it should this process die first (where `setpriv` exists).
     pub fn start(launch: Launch) -> io::Result<Process> {
         let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
-        let mut command = match setpriv() {
-            Some(setpriv) => {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "KILL", "--"]).arg(&launch.program);
-                command
-            }
-            None => Command::new(&launch.program),
-        };
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(setpriv) = setpriv() {
+            words.push(setpriv.into());
+            words.extend(["--pdeathsig", "KILL", "--"].map(OsString::from));
+        }
+        if let Some(network) = &launch.network {
+            let mut within = OsString::from("--net=");
+            within.push(network);
+            words.extend(["nsenter".into(), within, "--".into()]);
+        }
+        words.push(launch.program.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         let input = match &launch.input {
             Some(path) => Stdio::from(File::open(path)?),
             None => Stdio::null(),

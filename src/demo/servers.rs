@@ -1,4 +1,4 @@
-//! Real database servers on loopback, for the demonstration, the tests and the benchmarks.
+//! Real database servers on this machine, for the demonstration, the tests and the benchmarks.
 
 pub mod accounts;
 mod installation;
@@ -14,6 +14,7 @@ pub use server::{Server, ServerOptions};
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -57,10 +58,10 @@ pub enum ServerError {
         log: String,
     },
     /// A query did not finish within its limit.
-    #[error("no answer from port {port} within {limit:?}")]
+    #[error("no answer from {at} within {limit:?}")]
     Silent {
         /// Where it was sent.
-        port: u16,
+        at: SocketAddr,
         /// How long it was waited for.
         limit: Duration,
     },

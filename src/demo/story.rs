@@ -52,13 +52,13 @@ async fn set_the_stage(
     if let Some(shop) = status.cluster(NAME) {
         screen.topology(status.leader.as_deref().unwrap_or("nobody"), shop)?;
     }
-    let writer = Writer::start(cluster.write_port, WriterOptions::default());
+    let writer = Writer::start(cluster.write(), WriterOptions::default());
     tokio::time::sleep(Duration::from_secs(2)).await;
     screen.line(
         Tone::Plain,
         &format!(
-            "a shop writes through the proxy, 127.0.0.1:{}: {} orders acknowledged",
-            cluster.write_port,
+            "a shop writes through the proxy, {}: {} orders acknowledged",
+            cluster.write(),
             writer.acknowledged()
         ),
     )?;
@@ -179,7 +179,7 @@ async fn judge(
     if let [only] = outcome.writable.as_slice()
         && let Some(server) = cluster.servers.iter().find(|server| server.name() == only)
     {
-        let held = report.compare(server.port()).await?;
+        let held = report.compare(server.address()).await?;
         outcome.missing = held.missing.len();
         screen.line(
             Tone::Plain,
@@ -217,9 +217,9 @@ fn invite(
     screen.line(
         Tone::Faint,
         &format!(
-            "writes: 127.0.0.1:{}, reads: 127.0.0.1:{}, configuration: {}",
-            cluster.write_port,
-            cluster.read_port,
+            "writes: {}, reads: {}, configuration: {}",
+            cluster.write(),
+            cluster.read(),
             cluster.configuration.display()
         ),
     )?;

@@ -12,6 +12,7 @@ use crate::clock::{Clock, Now};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tally::Tally;
@@ -71,7 +72,7 @@ pub struct Comparison {
 struct Shared {
     clock: Clock,
     options: WriterOptions,
-    port: u16,
+    at: SocketAddr,
     tally: Mutex<Tally>,
 }
 
@@ -88,12 +89,12 @@ impl Default for WriterOptions {
 }
 
 impl Writer {
-    /// Starts writing to `shop.orders` through this loopback port.
-    pub fn start(port: u16, options: WriterOptions) -> Writer {
+    /// Starts writing to `shop.orders` through this address.
+    pub fn start(at: SocketAddr, options: WriterOptions) -> Writer {
         let clock = Clock::start();
         let clients = usize::try_from(options.clients).unwrap_or(usize::MAX);
         let tally = Mutex::new(Tally::new(clients, clock.now()));
-        let shared = Arc::new(Shared { clock, options, port, tally });
+        let shared = Arc::new(Shared { clock, options, at, tally });
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         for client in 0..clients {
@@ -142,12 +143,12 @@ impl WriterReport {
         self.acknowledged.values().map(Acknowledged::count).sum()
     }
 
-    /// Reads what the server behind `port` holds and compares; run it when the server has caught up.
-    pub async fn compare(&self, port: u16) -> Result<Comparison, ServerError> {
-        let mut connection = connect(port, SHOP, Some("shop"), READ_LIMIT).await?;
+    /// Reads what the server there holds and compares; run it when the server has caught up.
+    pub async fn compare(&self, server: SocketAddr) -> Result<Comparison, ServerError> {
+        let mut connection = connect(server, SHOP, Some("shop"), READ_LIMIT).await?;
         let mut result = Comparison::default();
         for (client, acknowledged) in &self.acknowledged {
-            let present = present_rows(&mut connection, port, *client).await?;
+            let present = present_rows(&mut connection, server, *client).await?;
             let room = LISTED.saturating_sub(result.missing.len());
             let missing = acknowledged.missing_from(&present, room);
             // Counted apart: the list of the missing is bounded, these counts must not be.
@@ -160,9 +161,9 @@ impl WriterReport {
         Ok(result)
     }
 
-    /// The acknowledged rows that the server behind `port` lacks; none must be, under `lossless`.
-    pub async fn missing_rows(&self, port: u16) -> Result<Vec<(u32, u64)>, ServerError> {
-        Ok(self.compare(port).await?.missing)
+    /// The acknowledged rows that the server there lacks; none must be, under `lossless`.
+    pub async fn missing_rows(&self, server: SocketAddr) -> Result<Vec<(u32, u64)>, ServerError> {
+        Ok(self.compare(server).await?.missing)
     }
 }
 
@@ -194,7 +195,7 @@ async fn write_for_ever(shared: &Shared, client: usize) {
     let mut sequence = 0;
     loop {
         let limit = shared.options.connect_limit;
-        match connect(shared.port, SHOP, Some("shop"), limit).await {
+        match connect(shared.at, SHOP, Some("shop"), limit).await {
             Ok(connection) => {
                 let error = write_on(shared, client, &mut sequence, connection).await;
                 shared.tally().error(kind(&error));
@@ -226,7 +227,7 @@ async fn write_on(
             }
             Ok(Err(error)) => return error.into(),
             Err(_) => {
-                return ServerError::Silent { port: shared.port, limit };
+                return ServerError::Silent { at: shared.at, limit };
             }
         }
         tokio::time::sleep(shared.options.pause).await;
@@ -235,7 +236,7 @@ async fn write_on(
 
 async fn present_rows(
     connection: &mut Conn,
-    port: u16,
+    at: SocketAddr,
     client: u32,
 ) -> Result<Acknowledged, ServerError> {
     let mut present = Acknowledged::default();
@@ -247,7 +248,7 @@ async fn present_rows(
         );
         let rows: Vec<u64> = tokio::time::timeout(READ_LIMIT, connection.query(query))
             .await
-            .map_err(|_| ServerError::Silent { port, limit: READ_LIMIT })??;
+            .map_err(|_| ServerError::Silent { at, limit: READ_LIMIT })??;
         for sequence in &rows {
             present.push(*sequence);
         }

@@ -6,6 +6,7 @@ use crate::demo::process::Launch;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// What Regent recommends for production, as an option file.
@@ -102,11 +103,18 @@ pub(super) fn initialization(
     );
     arguments.extend(super::as_user());
     let log = work.join("initialize.log");
-    Ok(Launch { program: installation.server().to_owned(), arguments, log, input: Some(script) })
+    Ok(Launch {
+        program: installation.server().to_owned(),
+        arguments,
+        log,
+        input: Some(script),
+        network: None,
+    })
 }
 
-/// Makes a fresh server follow the one at `port`, from its first transaction on.
-pub(super) fn follow(host: &str, port: u16) -> Vec<String> {
+/// Makes a fresh server follow the one at `source`, from its first transaction on.
+pub(super) fn follow(source: SocketAddr) -> Vec<String> {
+    let (host, port) = (source.ip(), source.port());
     let (user, password) = (REPLICATION.user, REPLICATION.password);
     vec![
         format!(

@@ -2,11 +2,12 @@
 
 use super::accounts::{Account, ROOT};
 use super::{DatabaseFlavor, Installation, ServerError, mariadb, mysql, template};
-use crate::demo::process::{Launch, Process, kill_leftover, tail};
+use crate::demo::process::{Host, Launch, Process, kill_leftover, tail};
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, OptsBuilder};
 use rustix::process::Signal;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,11 +34,13 @@ pub struct ServerOptions {
     pub read_only: bool,
     /// Further command line options, such as `--replica-net-timeout=2`; these win over the built-in ones.
     pub extra: Vec<String>,
+    /// Where it runs; loopback unless said otherwise.
+    pub host: Host,
 }
 
 impl Default for ServerOptions {
     fn default() -> ServerOptions {
-        ServerOptions { read_only: true, extra: Vec::new() }
+        ServerOptions { read_only: true, extra: Vec::new(), host: Host::loopback() }
     }
 }
 
@@ -67,9 +70,14 @@ impl Server {
         &self.name
     }
 
-    /// The port it listens on at 127.0.0.1.
+    /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.options.host.address.into(), self.port)
     }
 
     /// Its data directory.
@@ -139,9 +147,7 @@ impl Server {
         self.kill9();
         self.lives += 1;
         kill_leftover(&self.pid_file(), &self.place);
-        if self.place.exists() {
-            std::fs::remove_dir_all(&self.place)?;
-        }
+        empty(&self.place)?;
         template::copy(self.template.clone(), self.datadir()).await?;
         self.launch()?;
         self.wait_until_up().await
@@ -149,13 +155,13 @@ impl Server {
 
     /// A connection with every privilege, made within ten seconds.
     pub async fn connect(&self) -> Result<Conn, ServerError> {
-        connect(self.port, ROOT, None, QUERY_LIMIT).await
+        connect(self.address(), ROOT, None, QUERY_LIMIT).await
     }
 
     /// Runs a statement with every privilege.
     pub async fn execute(&self, statement: &str) -> Result<(), ServerError> {
         let run = async {
-            let mut connection = connect(self.port, ROOT, None, QUERY_LIMIT).await?;
+            let mut connection = connect(self.address(), ROOT, None, QUERY_LIMIT).await?;
             connection.query_drop(statement).await?;
             connection.disconnect().await?;
             Ok(())
@@ -169,7 +175,7 @@ impl Server {
         query: &str,
     ) -> Result<Option<T>, ServerError> {
         let run = async {
-            let mut connection = connect(self.port, ROOT, None, QUERY_LIMIT).await?;
+            let mut connection = connect(self.address(), ROOT, None, QUERY_LIMIT).await?;
             let row = connection.query_first(query).await?;
             connection.disconnect().await?;
             Ok(row)
@@ -197,8 +203,8 @@ impl Server {
     /// Lets it replicate from `source`; only for a server that replicates from nowhere yet.
     pub async fn follow(&self, source: &Server) -> Result<(), ServerError> {
         let statements = match self.flavor() {
-            DatabaseFlavor::Mysql => mysql::follow("127.0.0.1", source.port()),
-            DatabaseFlavor::Mariadb => mariadb::follow("127.0.0.1", source.port()),
+            DatabaseFlavor::Mysql => mysql::follow(source.address()),
+            DatabaseFlavor::Mariadb => mariadb::follow(source.address()),
         };
         for statement in &statements {
             self.execute(statement).await?;
@@ -228,7 +234,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let silent = ServerError::Silent { port: self.port, limit };
+        let silent = ServerError::Silent { at: self.address(), limit };
         tokio::time::timeout(limit, asking).await.map_err(|_| silent)
     }
 
@@ -236,7 +242,7 @@ impl Server {
         &self,
         work: impl Future<Output = Result<T, ServerError>>,
     ) -> Result<T, ServerError> {
-        let silent = ServerError::Silent { port: self.port, limit: QUERY_LIMIT };
+        let silent = ServerError::Silent { at: self.address(), limit: QUERY_LIMIT };
         tokio::time::timeout(QUERY_LIMIT, work).await.map_err(|_| silent)?
     }
 
@@ -247,9 +253,12 @@ impl Server {
         Ok(())
     }
 
-    /// Ports are unique on the machine, so they serve as server ids, with a higher one for each life.
+    /// Addresses are unique among the servers of a machine, so they serve as server ids, with a higher
+    /// one for each life.
     fn server_id(&self) -> u32 {
-        u32::from(self.port) + 100_000 * self.lives.saturating_sub(1)
+        let [_, _, high, low] = self.options.host.address.octets();
+        let number = u32::from(self.port) + u32::from(u16::from_be_bytes([high, low]));
+        number + 200_000 * self.lives.saturating_sub(1)
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -276,6 +285,7 @@ impl Server {
             arguments: self.arguments(),
             log: self.error_log(),
             input: None,
+            network: self.options.host.network.clone(),
         };
         self.process = Some(Process::start(launch)?);
         Ok(())
@@ -299,13 +309,13 @@ impl Server {
         if !self.options.read_only {
             all.extend(opened.iter().map(OsString::from));
         }
-        let port = self.port;
+        let (port, host) = (self.port, self.options.host.address);
         let own = [
             format!("--port={port}"),
             format!("--server-id={}", self.server_id()),
-            "--report-host=127.0.0.1".to_owned(),
+            format!("--report-host={host}"),
             format!("--report-port={port}"),
-            "--bind-address=127.0.0.1".to_owned(),
+            format!("--bind-address={host}"),
             "--skip-name-resolve".to_owned(),
             // Relative to the data directory: an absolute path may be too long for a socket.
             "--socket=server.sock".to_owned(),
@@ -321,7 +331,7 @@ impl Server {
     }
 
     async fn wait_until_up(&mut self) -> Result<(), ServerError> {
-        let (port, log, name) = (self.port, self.error_log(), self.name.clone());
+        let (at, log, name) = (self.address(), self.error_log(), self.name.clone());
         let failed = move |log: &Path| ServerError::Start { name, log: tail(log, 8) };
         let asking = async {
             loop {
@@ -329,7 +339,7 @@ impl Server {
                     return false;
                 }
                 let limit = Duration::from_millis(500);
-                if let Ok(connection) = connect(port, ROOT, None, limit).await {
+                if let Ok(connection) = connect(at, ROOT, None, limit).await {
                     let _ = connection.disconnect().await;
                     return true;
                 }
@@ -343,21 +353,35 @@ impl Server {
     }
 }
 
-/// A connection to a loopback port within a limit.
+/// Removes all that a directory holds, not the directory: it may be a file system of its own.
+fn empty(directory: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A connection within a limit.
 pub(crate) async fn connect(
-    port: u16,
+    at: SocketAddr,
     account: Account,
     schema: Option<&str>,
     limit: Duration,
 ) -> Result<Conn, ServerError> {
     let options = OptsBuilder::default()
-        .ip_or_hostname("127.0.0.1")
-        .tcp_port(port)
+        .ip_or_hostname(at.ip().to_string())
+        .tcp_port(at.port())
         .user(Some(account.user))
         .pass(Some(account.password))
         .db_name(schema)
         .prefer_socket(false)
         .wait_timeout(Some(60));
     let made = tokio::time::timeout(limit, Conn::new(options)).await;
-    Ok(made.map_err(|_| ServerError::Silent { port, limit })??)
+    Ok(made.map_err(|_| ServerError::Silent { at, limit })??)
 }

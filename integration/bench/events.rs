@@ -1,0 +1,86 @@
+//! What is done to the cluster, and how long its clients may notice it.
+
+use clap::ValueEnum;
+use regent::demo::lab::Fault;
+use serde::{Serialize, Serializer};
+use std::fmt;
+
+/// What is done to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Event {
+    /// The primary is killed as by a power cut (`kill -9`).
+    Kill,
+    /// The primary's role is moved on request.
+    Switchover,
+    /// The primary's process stops to run and keeps its sockets.
+    Hang,
+    /// Every packet of the primary's host is dropped.
+    Drop,
+    /// The data center with primary and leading watcher is cut off.
+    DataCenter,
+    /// No replica reaches the primary; clients and watchers do.
+    Replication,
+}
+
+/// The longest outages in milliseconds that the project aims at.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Target {
+    /// Half of all runs.
+    pub median_ms: f64,
+    /// Every one of ten runs and more.
+    pub worst_ms: f64,
+}
+
+impl Event {
+    /// All that makes a failover necessary.
+    pub const FAULTS: [Event; 5] =
+        [Event::Kill, Event::Hang, Event::Drop, Event::DataCenter, Event::Replication];
+
+    /// What it is for the lab; a switchover is no fault.
+    pub fn fault(self) -> Option<Fault> {
+        match self {
+            Event::Kill => Some(Fault::Kill),
+            Event::Switchover => None,
+            Event::Hang => Some(Fault::Hang),
+            Event::Drop => Some(Fault::Drop),
+            Event::DataCenter => Some(Fault::DataCenter),
+            Event::Replication => Some(Fault::Replication),
+        }
+    }
+
+    /// Whether it takes more than processes on loopback.
+    pub fn needs_lab(self) -> bool {
+        !matches!(self, Event::Kill | Event::Switchover)
+    }
+
+    /// What is aimed at.
+    pub fn target(self) -> Target {
+        let (median_ms, worst_ms) = match self {
+            Event::Switchover => (200.0, 200.0),
+            Event::Kill => (1_000.0, 1_000.0),
+            Event::Hang | Event::Drop => (3_000.0, 4_000.0),
+            Event::DataCenter => (4_000.0, 5_000.0),
+            Event::Replication => (5_000.0, 6_000.0),
+        };
+        Target { median_ms, worst_ms }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Event::Kill => "kill",
+            Event::Switchover => "switchover",
+            Event::Hang => "hang",
+            Event::Drop => "drop",
+            Event::DataCenter => "data center with primary and leader",
+            Event::Replication => "replication cut",
+        })
+    }
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -1,0 +1,42 @@
+//! Data centers that are far from each other, and lines that lose packets.
+
+use crate::stage::{Outcome, Stage, check};
+use regent::demo::lab::Fault;
+use std::time::Duration;
+
+super::in_zones!(
+    #[ignore = "scripts/test --all"]
+    far_apart,
+    #[ignore = "scripts/test --all"]
+    lossy,
+);
+
+/// 60 ms each way.
+async fn far_apart(stage: &mut Stage) -> Outcome {
+    stage.lab().slow_down(Duration::from_millis(60), 0.0)?;
+    calm_then_lost(stage).await
+}
+
+/// 20 ms each way, and two packets of a hundred never arrive.
+async fn lossy(stage: &mut Stage) -> Outcome {
+    stage.lab().slow_down(Duration::from_millis(20), 0.02)?;
+    calm_then_lost(stage).await
+}
+
+/// Nobody is replaced for being far; whoever is lost is.
+async fn calm_then_lost(stage: &mut Stage) -> Outcome {
+    stage.begin().await?;
+    let before = stage.whole().await?;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    stage.writes_go_on().await?;
+    let after = stage.whole().await?;
+    check(after.epoch() == before.epoch(), || format!("replaced for nothing: {:?}", after.view))?;
+    let primary = stage.primary().await?;
+    stage.strike(Fault::Drop, &primary)?;
+    stage.failed_over(&primary).await?;
+    stage.end(Fault::Drop, &primary).await?;
+    stage.follows_again(&primary).await?;
+    stage.writes_go_on().await?;
+    stage.lab().speed_up()?;
+    stage.judge().await
+}
