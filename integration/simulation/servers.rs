@@ -268,6 +268,7 @@ impl Server {
                 waiting: u32::try_from(self.waiting.len()).unwrap(),
             },
             settings: Settings::default(),
+            crowded: false,
         }
     }
 
@@ -290,6 +291,7 @@ impl Server {
             delay: Duration::ZERO,
             error,
             by_gtid: true,
+            turned_away: None,
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Builders of plans: which stages a procedure has, decided from what is known by then.
 
+mod last_resorts;
+
+pub use last_resorts::{degrade, pointless};
+
 use super::candidate::{self, Candidate, Survey, rank};
 use super::cluster::Writer;
 use super::diagnosis::{Finding, FindingKind};
@@ -9,7 +13,7 @@ use super::plan::Step;
 use super::procedure::{ATTEMPTS, Guard, Kind, Need, Planned, Procedure, Stage};
 use super::report::{Receiver, Sight, Writable};
 use super::situation::Situation;
-use super::topology::{ServerName, ServerSpec};
+use super::topology::{Durability, Flavor, ServerName, ServerSpec};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -89,7 +93,7 @@ pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
     why.insert(0, format!("{} becomes primary", chosen.server));
     let everything = candidate::everything(situation, &survey);
     let everything = everything.unwrap_or_else(|| empty_of(&survey, &to.name));
-    let mut stages = Vec::new();
+    let mut stages: Vec<_> = last_resorts::force(situation, procedure).into_iter().collect();
     if !chosen.complete {
         stages.extend(fetch(situation, &survey, to, &everything));
     }
@@ -102,7 +106,7 @@ pub fn unproven(situation: &Situation, procedure: &Procedure, survey: &Survey) -
     if procedure.former_is_read_only() && survey.received.contains_key(&procedure.from) {
         return None;
     }
-    let super::topology::Durability::Lossless { .. } = situation.spec.durability else {
+    let Durability::Lossless { .. } = situation.spec.durability else {
         return None;
     };
     if let Some(why) = below_floor(situation, &procedure.from, survey) {
@@ -166,7 +170,7 @@ fn survey_of(situation: &Situation, procedure: &Procedure) -> Survey {
 }
 
 fn empty_of(survey: &Survey, server: &ServerName) -> Gtids {
-    let flavor = survey.received.get(server).map_or(super::topology::Flavor::MySql, Gtids::flavor);
+    let flavor = survey.received.get(server).map_or(Flavor::MySql, Gtids::flavor);
     Gtids::empty(flavor)
 }
 
@@ -294,14 +298,14 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
             stages.extend(reopen(situation, primary));
             Some(stages)
         }
-        FindingKind::SecondWriter => {
-            let server = finding.server.clone()?;
-            Some(vec![stage("fence", vec![must(Step::ReadOnly { server })])])
+        FindingKind::SecondWriter | FindingKind::ReplicaWritable => {
+            let server = situation.spec.server(finding.server.as_ref()?)?;
+            Some(vec![stage("fence", vec![must(last_resorts::closed(situation, server))])])
         }
         FindingKind::Unprotected | FindingKind::AcknowledgedNearby => {
             Some(protect(situation, primary))
         }
-        FindingKind::ReplicaAstray => {
+        FindingKind::ReplicaAstray | FindingKind::ReplicaStopped => {
             let server = situation.spec.server(finding.server.as_ref()?)?;
             situation.status(&primary.name)?;
             let mut steps: Vec<_> =
@@ -317,13 +321,22 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
         FindingKind::NotAdopted
         | FindingKind::WatchersMissing
         | FindingKind::PrimaryDead
+        | FindingKind::PrimaryIsolated
+        | FindingKind::PrimaryReachableToFew
         | FindingKind::PrimaryUnreachable
         | FindingKind::PrimaryHung
         | FindingKind::PrimaryUnreachableInPart
+        | FindingKind::PrimaryOverloaded
         | FindingKind::PrimaryUseless
+        | FindingKind::PrimaryStorageFull
+        | FindingKind::PrimaryStorageFailing
         | FindingKind::PrimaryStalled
+        | FindingKind::PrimaryCannotReplicate
+        | FindingKind::PrimaryFlapping
+        | FindingKind::PrimaryCrowded
         | FindingKind::PrimaryLostTransactions
         | FindingKind::CommitsBlocked
+        | FindingKind::Degraded
         | FindingKind::ReplicaDiverged
         | FindingKind::ReplicaBroken
         | FindingKind::ReplicaUnreachable
@@ -451,7 +464,7 @@ pub fn hopeless(situation: &Situation, accept_loss: bool) -> Option<String> {
         let why: Vec<_> = candidates.iter().map(tell).collect();
         return Some(format!("no candidate: {}", why.join("; ")));
     }
-    let super::topology::Durability::Lossless { .. } = situation.spec.durability else {
+    let Durability::Lossless { .. } = situation.spec.durability else {
         return None;
     };
     if accept_loss {

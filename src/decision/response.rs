@@ -62,7 +62,7 @@ pub fn respond(
         let response = match rule.respond {
             Respond::Nothing => continue,
             Respond::Alert => Response::plain(Act::Alert, finding.text.clone()),
-            Respond::FailOver | Respond::Repair => {
+            Respond::FailOver | Respond::Repair | Respond::Degrade => {
                 one(situation, finding, rule, lasting(finding), past)
             }
         };
@@ -70,8 +70,11 @@ pub fn respond(
         let response = Response { finding: Some(finding.kind), rule: Some(said), ..response };
         match response.act {
             Act::Open(_) => return response,
-            // A lost primary is not to be busied with repairs while its failover waits.
-            Act::Wait(Respond::FailOver) => return waiting.unwrap_or(response),
+            // A lost primary is not to be busied with repairs while its failover waits; one that
+            // lives is, once it is clear that nobody can take over.
+            Act::Wait(Respond::FailOver) if finding.kind.is_loss() || !stays(situation, rule) => {
+                return waiting.unwrap_or(response);
+            }
             Act::Wait(_) => waiting = waiting.or(Some(response)),
             Act::Alert => alert = alert.or(Some(response)),
             Act::Nothing => {}
@@ -85,6 +88,11 @@ pub fn respond(
         };
         Response::plain(Act::Nothing, why.to_owned())
     })
+}
+
+/// Whether a failover is out of the question, so that the primary stays.
+fn stays(situation: &Situation, rule: &Rule) -> bool {
+    planning::hopeless(situation, rule.accept_loss).is_some()
 }
 
 impl Response {
@@ -137,7 +145,8 @@ fn one(
     }
     let (kind, plan) = match rule.respond {
         Respond::FailOver => {
-            if let Some(why) = planning::hopeless(situation, rule.accept_loss) {
+            let objection = planning::hopeless(situation, rule.accept_loss);
+            if let Some(why) = objection.or_else(|| planning::pointless(situation, finding)) {
                 return wait(why);
             }
             let Some(from) = situation.primary() else {
@@ -149,6 +158,7 @@ fn one(
             Some(plan) if !plan.is_empty() => (Kind::Repair, plan),
             Some(_) | None => return wait("it cannot be mended now".to_owned()),
         },
+        Respond::Degrade => (Kind::Repair, planning::degrade(&situation.state.writer)),
         Respond::Alert | Respond::Nothing => return wait("no act".to_owned()),
     };
     let Some(from) = situation.primary().map(|server| server.name.clone()) else {

@@ -120,6 +120,8 @@ struct Row {
     times: u32,
     heard: Option<Moment>,
     last_alive: Option<Moment>,
+    /// The last probes, a bit for each that showed no life, the newest lowest.
+    silences: u32,
 }
 
 /// What a report changed.
@@ -138,8 +140,15 @@ impl Table {
         let rows = self.0.entry(key).or_default();
         let alive = sight.shows_life().then_some(now);
         let Some(row) = rows.get_mut(from) else {
-            let row =
-                Row { sight, arrived: now, since: now, times: 1, heard: None, last_alive: alive };
+            let row = Row {
+                arrived: now,
+                since: now,
+                times: 1,
+                heard: None,
+                last_alive: alive,
+                silences: u32::from(alive.is_none()),
+                sight,
+            };
             rows.insert(from.clone(), row);
             return News::Notable;
         };
@@ -155,6 +164,7 @@ impl Table {
         if received_something(&row.sight, &sight) && !old_news {
             row.heard = Some(now);
         }
+        row.silences = row.silences << 1 | u32::from(alive.is_none());
         row.sight = sight;
         row.arrived = now;
         row.last_alive = alive.or(row.last_alive);
@@ -200,12 +210,18 @@ impl Table {
                 age: now.since(row.arrived),
                 lasting: now.since(row.since),
                 times: row.times,
+                falls: falls(row.silences),
                 heard_source: heard.or(young.then_some(Duration::ZERO)),
                 last_alive: row.last_alive.map(|alive| now.since(alive)),
             }
         };
         rows.into_iter().flatten().map(|(watcher, row)| (watcher.clone(), view(row))).collect()
     }
+}
+
+/// How often an answer was followed by silence.
+fn falls(silences: u32) -> u32 {
+    (silences & !(silences >> 1) & (u32::MAX >> 1)).count_ones()
 }
 
 /// Whether a status changed in a way that decisions look at.
