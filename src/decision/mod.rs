@@ -14,6 +14,7 @@ pub mod gtid;
 pub mod lease;
 pub mod loss;
 pub mod maintenance;
+pub mod objection;
 pub mod plan;
 pub mod planning;
 pub mod procedure;

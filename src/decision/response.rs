@@ -85,7 +85,7 @@ pub fn respond(
 ) -> Response {
     let answers =
         findings.iter().filter_map(|finding| answer(situation, finding, lasting(finding), past));
-    maintenance::withhold(situation, choose(answers, findings))
+    maintenance::withhold(situation, choose(situation, answers, findings))
 }
 
 /// What the rules say to one finding; `None` when nothing more than showing it, as with all that
@@ -104,21 +104,30 @@ pub fn answer(
     let response = match rule.respond {
         Respond::Nothing => return None,
         Respond::Alert => Response::plain(Act::Alert, finding.text.clone()),
-        Respond::FailOver | Respond::Repair => one(situation, finding, rule, lasting, past),
+        Respond::FailOver | Respond::Repair | Respond::Degrade => {
+            one(situation, finding, rule, lasting, past)
+        }
     };
     let said = format!("rule {number} of {}: {}", situation.spec.rules.name, rule.respond);
     Some(Response { finding: Some(finding.kind), rule: Some(said), ..response })
 }
 
 /// The first answer that acts; no later one is asked for.
-fn choose(answers: impl Iterator<Item = Response>, findings: &[Finding]) -> Response {
+fn choose(
+    situation: &Situation,
+    answers: impl Iterator<Item = Response>,
+    findings: &[Finding],
+) -> Response {
     let mut waiting = None;
     let mut alert = None;
     for response in answers {
         match response.act {
             Act::Open(_) => return response,
-            // A lost primary is not to be busied with repairs while its failover waits.
-            Act::Wait(Respond::FailOver) => return waiting.unwrap_or(response),
+            // A lost primary is not to be busied with repairs while its failover waits; one that
+            // lives is, once it is clear that nobody can take over.
+            Act::Wait(Respond::FailOver) if !stays(situation, response.finding) => {
+                return waiting.unwrap_or(response);
+            }
             Act::Wait(_) => waiting = waiting.or(Some(response)),
             Act::Alert => alert = alert.or(Some(response)),
             Act::Nothing => {}
@@ -132,6 +141,15 @@ fn choose(answers: impl Iterator<Item = Response>, findings: &[Finding]) -> Resp
         };
         Response::plain(Act::Nothing, why.to_owned())
     })
+}
+
+/// Whether a primary that lives cannot be replaced, so that it stays and may be busied.
+fn stays(situation: &Situation, finding: Option<FindingKind>) -> bool {
+    let durability = durability_kind(situation.spec.durability);
+    let rule = finding
+        .filter(|kind| !kind.is_loss())
+        .and_then(|kind| situation.spec.rules.decide(kind, durability));
+    rule.is_some_and(|(_, rule)| planning::hopeless(situation, rule.accept_loss).is_some())
 }
 
 impl Response {
@@ -180,7 +198,7 @@ fn one(
     if let Some(limit) = rule.per_hour.filter(|limit| spent >= *limit as usize) {
         let by_hand = match rule.respond {
             Respond::FailOver => format!("regent failover {}", situation.spec.name),
-            Respond::Repair | Respond::Alert | Respond::Nothing => {
+            Respond::Repair | Respond::Degrade | Respond::Alert | Respond::Nothing => {
                 format!("regent repair {}", situation.spec.name)
             }
         };
@@ -191,7 +209,8 @@ fn one(
     }
     let (kind, plan) = match rule.respond {
         Respond::FailOver => {
-            if let Some(why) = planning::hopeless(situation, rule.accept_loss) {
+            let objection = planning::hopeless(situation, rule.accept_loss);
+            if let Some(why) = objection.or_else(|| planning::pointless(situation, finding)) {
                 return hold(why);
             }
             let Some(from) = situation.primary() else {
@@ -203,6 +222,7 @@ fn one(
             Some(plan) if !plan.is_empty() => (Kind::Repair, plan),
             Some(_) | None => return wait("it cannot be mended now".to_owned()),
         },
+        Respond::Degrade => (Kind::Repair, planning::degrade(&situation.state.writer)),
         Respond::Alert | Respond::Nothing => return wait("no act".to_owned()),
     };
     let Some(from) = situation.primary().map(|server| server.name.clone()) else {

@@ -10,12 +10,12 @@ mod form;
 use super::adoption;
 use super::diagnosis::Finding;
 use super::explain::{explain, explain_procedure, outline};
-use super::planning;
 use super::procedure::Kind;
 use super::response::{Past, procedure};
 use super::situation::Situation;
 use super::topology::ServerName;
 use super::view::ExplanationView;
+use super::{objection, planning};
 use form::{AskedForm, AskedKind, PastForm, Sketch};
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ fn answer(situation: &Situation, asked: &AskedForm) -> ExplanationView {
             return refused(format!("it is adopted already, with primary {from}"));
         }
         AskedKind::Switchover => {
-            let why = planning::switchover_objection(situation, to.as_ref());
+            let why = objection::switchover_objection(situation, to.as_ref());
             (Kind::Switchover, why, planning::pause(&from))
         }
         AskedKind::Failover => {

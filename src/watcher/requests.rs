@@ -9,7 +9,6 @@ use crate::decision::adoption;
 use crate::decision::cluster::{ClusterState, Command, Writer};
 use crate::decision::diagnosis::{Finding, FindingKind, diagnose};
 use crate::decision::explain::{explain, explain_procedure, procedure_view};
-use crate::decision::planning;
 use crate::decision::procedure::{Kind, Procedure};
 use crate::decision::report::{Status, Writable};
 use crate::decision::response::{self, Act};
@@ -21,6 +20,7 @@ use crate::decision::view::{
     ClusterView, EventView, ProxyView, Refusal, RefusalCode, Request, Response, ServerView,
     StatusView, WatcherView,
 };
+use crate::decision::{objection, planning};
 use std::time::Duration;
 
 /// Events in one answer.
@@ -157,7 +157,7 @@ fn adopt(situation: &Situation, primary: ServerName) -> Result<Answer, Refusal> 
 
 fn switchover(situation: &Situation, to: Option<ServerName>) -> Result<Procedure, Refusal> {
     nothing_open(situation)?;
-    if let Some(why) = planning::switchover_objection(situation, to.as_ref()) {
+    if let Some(why) = objection::switchover_objection(situation, to.as_ref()) {
         return Err(refuse(RefusalCode::Forbidden, why));
     }
     let from = primary_of(situation)?;
