@@ -18,6 +18,9 @@ use std::time::Duration;
 /// primary to go back to.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same in a switchover, whose clients wait meanwhile and which can be taken back.
+const PAUSE: Duration = Duration::from_secs(3);
+
 /// What was decided after a deciding stage.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
@@ -214,7 +217,7 @@ fn promotion(
 ) -> Vec<Stage> {
     let wanted = wanted_with(situation, procedure, to);
     let switchover = procedure.kind == Kind::Switchover;
-    let within = if switchover { situation.spec.max_replica_lag } else { PATIENCE };
+    let within = if switchover { longest_pause(situation) } else { PATIENCE };
     let mut ready: Vec<_> = unblock(situation, to).map(must).into_iter().collect();
     ready.push(must(caught_up(to, everything, within)));
     ready.push(must(Step::CommitsWait { server: to.name.clone(), acks: wanted.acks }));
@@ -540,13 +543,16 @@ fn unready(situation: &Situation, server: &ServerName) -> Option<String> {
     if channel.receiver != Receiver::Connected || !channel.applying {
         return Some("does not replicate right now".to_owned());
     }
-    channel.lag.filter(|lag| *lag > situation.spec.max_replica_lag).map(|lag| {
-        format!(
-            "is {} s behind, more than {} s",
-            lag.as_secs(),
-            situation.spec.max_replica_lag.as_secs()
-        )
-    })
+    let longest = longest_pause(situation);
+    channel
+        .lag
+        .filter(|lag| *lag > longest)
+        .map(|lag| format!("is {} s behind, more than {} s", lag.as_secs(), longest.as_secs()))
+}
+
+/// How long a switchover lets its clients wait for the candidate.
+fn longest_pause(situation: &Situation) -> Duration {
+    PAUSE.min(situation.spec.max_replica_lag)
 }
 
 /// One candidate in a line.
