@@ -14,6 +14,7 @@ mod death;
 mod durability;
 mod lagging;
 mod leaders;
+mod maintaining;
 mod restarting;
 mod starting;
 mod switching;

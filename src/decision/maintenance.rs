@@ -5,6 +5,7 @@
 //! only for what was begun under a predecessor.
 
 use super::cluster::{Rejected, Unknown};
+use super::diagnosis::FindingKind;
 use super::response::{Act, Response};
 use super::situation::Situation;
 use super::topology::ServerName;
@@ -177,11 +178,15 @@ impl Situation {
     }
 }
 
-/// What is left of a response while the whole cluster is in maintenance.
+/// What is left of a response while the whole cluster is in maintenance. A route that an order of
+/// people, or what was begun before, has left closed is opened again all the same.
 pub(super) fn withhold(situation: &Situation, response: Response) -> Response {
     let Some(notice) = &situation.state.maintenance.cluster else {
         return response;
     };
+    if response.finding == Some(FindingKind::RouteClosed) {
+        return response;
+    }
     let otherwise = match &response.act {
         Act::Open(procedure) => format!("without it: {}", procedure.kind),
         Act::Wait(respond) => format!("without it: wait, then {respond}"),

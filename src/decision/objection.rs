@@ -5,6 +5,10 @@ use super::cluster::Writer;
 use super::report::{Receiver, Writable};
 use super::situation::Situation;
 use super::topology::ServerName;
+use std::time::Duration;
+
+/// The longest time a candidate may need to catch up while clients wait.
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// Why a switchover should not be tried; `None` when all is well for it.
 pub fn switchover_objection(situation: &Situation, to: Option<&ServerName>) -> Option<String> {
@@ -53,11 +57,14 @@ pub(super) fn unready(situation: &Situation, server: &ServerName) -> Option<Stri
     if channel.receiver != Receiver::Connected || !channel.applying {
         return Some("does not replicate right now".to_owned());
     }
-    channel.lag.filter(|lag| *lag > situation.spec.max_replica_lag).map(|lag| {
-        format!(
-            "is {} s behind, more than {} s",
-            lag.as_secs(),
-            situation.spec.max_replica_lag.as_secs()
-        )
-    })
+    let longest = longest_pause(situation);
+    channel
+        .lag
+        .filter(|lag| *lag > longest)
+        .map(|lag| format!("is {} s behind, more than {} s", lag.as_secs(), longest.as_secs()))
+}
+
+/// How long a switchover lets its clients wait for the candidate.
+pub(super) fn longest_pause(situation: &Situation) -> Duration {
+    PAUSE.min(situation.spec.max_replica_lag)
 }

@@ -9,7 +9,7 @@ use super::diagnosis::{Finding, FindingKind};
 use super::durability::{self, Wanted};
 use super::gtid::Gtids;
 use super::loss;
-use super::objection::unready;
+use super::objection::{longest_pause, unready};
 use super::plan::Step;
 use super::procedure::{ATTEMPTS, Guard, Kind, Need, Planned, Procedure, Stage};
 use super::report::{Receiver, Sight, Writable};
@@ -218,7 +218,7 @@ fn promotion(
 ) -> Vec<Stage> {
     let wanted = wanted_with(situation, procedure, to);
     let switchover = procedure.kind == Kind::Switchover;
-    let within = if switchover { situation.spec.max_replica_lag } else { PATIENCE };
+    let within = if switchover { longest_pause(situation) } else { PATIENCE };
     let mut ready: Vec<_> = unblock(situation, to).map(must).into_iter().collect();
     ready.push(must(caught_up(to, everything, within)));
     ready.push(must(Step::CommitsWait { server: to.name.clone(), acks: wanted.acks }));
