@@ -105,6 +105,7 @@ impl Cluster {
             credentials: credentials(),
             timing: Timing::default(),
             clock: self.clock,
+            clients_cut: false,
             link: self.links[at].clone(),
         }
     }
