@@ -111,6 +111,7 @@ impl Cluster {
             credentials: credentials(),
             timing: Timing::default(),
             clock: self.clock,
+            clients_cut: false,
             link: self.links[at].clone(),
         }
     }

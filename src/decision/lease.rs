@@ -127,6 +127,13 @@ impl Ledger {
         latest.unwrap_or_default().max(self.inherited_until)
     }
 
+    /// Whether every proxy there may be has said that it cut all sessions of older epochs: the silence of
+    /// one whose lease is over says nothing of its sessions, as some routes outlive their leases.
+    pub fn all_cut(&self, cluster: &ClusterName, epoch: Epoch, now: Moment) -> bool {
+        let cut = |given: &Given| given.seen.get(cluster).is_some_and(|seen| *seen >= epoch);
+        now >= self.inherited_until && self.given.values().all(cut)
+    }
+
     /// Proxies in the account.
     pub fn known(&self) -> impl Iterator<Item = &ProxyName> {
         self.given.keys()
@@ -169,7 +176,10 @@ mod tests {
         assert_eq!(ledger.free_from(&shop, Epoch(2)), later + whole);
         assert!(ledger.note_seen(&"p1".into(), &seen(2)));
         assert_eq!(ledger.free_from(&shop, Epoch(2)), later + whole, "p2 has not seen it");
+        assert!(!ledger.all_cut(&shop, Epoch(2), later + whole * 9), "p2 has said nothing");
         assert!(ledger.note_seen(&"p2".into(), &seen(2)));
         assert_eq!(ledger.free_from(&shop, Epoch(2)), Moment(0) + whole);
+        assert!(ledger.all_cut(&shop, Epoch(2), later));
+        assert!(!ledger.all_cut(&shop, Epoch(2), Moment(0)), "a former leader may know others");
     }
 }

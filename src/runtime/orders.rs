@@ -42,6 +42,7 @@ impl Orders {
                     credentials: cluster.credentials.clone(),
                     timing: config.timing,
                     clock,
+                    clients_cut: false,
                     link: Link::default(),
                 };
                 servers.insert(key, (access, Arc::default()));
@@ -86,6 +87,7 @@ async fn attempt(
     let clock = access.clock;
     let begun = clock.now().moment;
     let (step, epoch, permit) = (order.step.clone(), order.epoch, order.permit);
+    let access = Access { clients_cut: order.clients_cut, ..access };
     // In a task of its own, so that a panic in the driver costs one attempt.
     let working = tokio::spawn(async move { perform(&step, epoch, &access, permit).await });
     let outcome = match AbortOnDrop(working).join().await {

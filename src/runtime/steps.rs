@@ -19,6 +19,8 @@ pub struct Access {
     pub timing: Timing,
     /// The clock the order's permit was read from.
     pub clock: Clock,
+    /// Whether the sessions that proxies led to it before this epoch have ended on the clients' side.
+    pub clients_cut: bool,
     /// The last step's connection, while it is fresh; clones share it.
     pub link: Link,
 }

@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 /// Entries after the last snapshot from which on the log is compacted.
 const COMPACT_AFTER: u64 = 4_000;
 
+/// From this attempt on a step is told that clients are gone: seconds after its server was seen again.
+const LATE_ATTEMPT: u32 = 3;
+
 /// What a watcher is made from.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -320,7 +323,11 @@ impl Watcher {
                 step: *step,
                 attempt: *attempt,
             };
-            let order = StepOrder { id, step: planned.step.clone(), epoch: open.epoch, permit };
+            // A proxy that no leader has heard of since a partition healed has had the time to come by then.
+            let clients_cut =
+                *attempt >= LATE_ATTEMPT && leading.ledger.all_cut(cluster, open.epoch, now);
+            let (step, epoch) = (planned.step.clone(), open.epoch);
+            let order = StepOrder { id, step, epoch, permit, clients_cut };
             self.outputs.push(Output::Perform(order));
         }
         for (cluster, (epoch, writer)) in before {

@@ -177,6 +177,9 @@ pub struct StepOrder {
     /// Until then this watcher is surely still the leader. The runtime must not send the first
     /// changing statement after it, by its own reading of the same clock.
     pub permit: Moment,
+    /// Whether nobody is left whom a proxy led to this server before that epoch, so that whatever it
+    /// answers to sessions of theirs is read by nobody.
+    pub clients_cut: bool,
 }
 
 /// What watchers tell each other.

@@ -45,7 +45,8 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
 ///
 /// The setting waits for commits under way, and a commit that waits for an acknowledgement may wait
 /// without end. Then client sessions are ended, again and again until the setting is there; their
-/// clients get an error, never an acknowledgement. MariaDB cannot do that, see [`close_first`].
+/// clients get an error, never an acknowledgement. MariaDB cannot do that, see [`close_first`]; so there
+/// it is done only when nobody reads what they are told any more.
 pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
     let before = session.status().await?;
     if before.writable != Writable::Closed {
@@ -55,12 +56,13 @@ pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
         }
         let waits = before.semi_sync.source;
         if before.flavor == Flavor::MariaDb && waits {
-            close_first(session).await?;
+            if session.clients_cut() {
+                close_unread(session).await?;
+            } else {
+                close_first(session).await?;
+            }
         } else {
-            let mut other = session.another().await?;
-            let closed = close(session, &mut other, waits).await;
-            other.close().await;
-            closed?;
+            close_with_another(session, waits).await?;
         }
         // Their open transactions can no longer commit, and their locks would hold up the applier.
         end_sessions(session, &[session.id()], |_| true).await?;
@@ -118,6 +120,26 @@ async fn close_first(session: &mut Session) -> Result<(), StepError> {
         }
         Some(code) => Err(StepError::Failed(format!("error {code} while setting it read-only"))),
     }
+}
+
+/// Sets MariaDB read-only where commits wait in vain, once nobody reads what their sessions are told.
+async fn close_unread(session: &mut Session) -> Result<(), StepError> {
+    // The server gives up with the step, so that nothing of it is left to take effect later.
+    if let Some(bounded) = session.dialect.limit_statements(session.left()) {
+        session.run(&bounded).await?;
+    }
+    close_with_another(session, true).await?;
+    match session.dialect.limit_statements(Duration::ZERO) {
+        Some(unbounded) => session.run(&unbounded).await,
+        None => Ok(()),
+    }
+}
+
+async fn close_with_another(session: &mut Session, commits_wait: bool) -> Result<(), StepError> {
+    let mut other = session.another().await?;
+    let closed = close(session, &mut other, commits_wait).await;
+    other.close().await;
+    closed
 }
 
 /// Sets the server read-only while another connection ends what stands in the way.

@@ -109,6 +109,11 @@ impl Session {
         &self.access.credentials
     }
 
+    /// Whether nobody reads any more what is answered to the sessions that proxies led here.
+    pub(super) fn clients_cut(&self) -> bool {
+        self.access.clients_cut
+    }
+
     /// Between two heartbeats of the replication stream.
     pub(super) fn heartbeat(&self) -> Duration {
         self.access.timing.replication_heartbeat
