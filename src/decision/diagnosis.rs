@@ -427,8 +427,7 @@ fn breaking<'a>(
     channel: &'a Channel,
 ) -> Option<&'a super::report::ReplicationError> {
     let right = situation.primary().is_some_and(|primary| primary.address == channel.source);
-    let curable = |code: u32| (2000..3000).contains(&code);
-    channel.error.as_ref().filter(|error| !channel.applying || (right && !curable(error.code)))
+    channel.error.as_ref().filter(|error| !error.passes() && (!channel.applying || right))
 }
 
 fn astray(
