@@ -16,13 +16,13 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// Connections that write at the same time, divided among the proxies.
-const CLIENTS: u32 = 8;
+pub const CLIENTS: u32 = 8;
 /// Writing before anything is measured.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub const WARM_UP: Duration = Duration::from_millis(500);
 /// How long gaps are looked for, around an event and without one.
-const WINDOW: Duration = Duration::from_secs(2);
+pub const WINDOW: Duration = Duration::from_secs(2);
 /// Writes that have not gone on by then count as an outage of this length.
-const WRITES_AGAIN: Duration = Duration::from_secs(60);
+pub const WRITES_AGAIN: Duration = Duration::from_secs(60);
 /// How long a cluster may take to mend itself after an event; an emptied server fetches everything that
 /// was ever written.
 const MEND: Duration = Duration::from_secs(300);
@@ -66,7 +66,7 @@ impl Run {
         self.lost == 0 && self.problems.is_empty()
     }
 
-    fn line(&self) -> String {
+    pub fn line(&self) -> String {
         format!(
             "outage {:.0} ms (without event {:.0} ms), {} client errors, {} rows lost{}{}",
             self.outage_ms,
@@ -305,23 +305,23 @@ impl Campaign<'_> {
 }
 
 /// Writers, each with its data center.
-struct Shops(Vec<(&'static str, Writer)>);
+pub struct Shops(pub Vec<(&'static str, Writer)>);
 
 impl Shops {
-    fn mark(&self) {
+    pub fn mark(&self) {
         for (_, writer) in &self.0 {
             writer.mark();
         }
     }
 
     /// The longest time that the clients of any one proxy had to wait.
-    fn longest_gap(&self) -> Duration {
+    pub fn longest_gap(&self) -> Duration {
         let gaps = self.0.iter().map(|(_, writer)| writer.longest_gap().length);
         gaps.max().unwrap_or_default()
     }
 
     /// Waits until all have had more acknowledgements than they have clients.
-    async fn write_on(&mut self) -> Result<()> {
+    pub async fn write_on(&mut self) -> Result<()> {
         for (_, writer) in &self.0 {
             let seen = writer.acknowledged();
             let waiting = async {
@@ -334,7 +334,7 @@ impl Shops {
         Ok(())
     }
 
-    async fn close(self) -> Vec<WriterReport> {
+    pub async fn close(self) -> Vec<WriterReport> {
         let mut reports = Vec::new();
         for (_, writer) in self.0 {
             reports.push(writer.stop().await);
@@ -343,7 +343,7 @@ impl Shops {
     }
 }
 
-fn errors_of(reports: &[WriterReport]) -> BTreeMap<String, u64> {
+pub fn errors_of(reports: &[WriterReport]) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
     for (kind, count) in reports.iter().flat_map(|report| &report.errors) {
         *all.entry(kind.clone()).or_default() += count;
@@ -357,6 +357,6 @@ fn when(events: &[EventView], zero: WallTime, kind: &str) -> Option<f64> {
     Some(found.at.0.saturating_sub(zero.0) as f64)
 }
 
-fn millis(span: Duration) -> f64 {
+pub fn millis(span: Duration) -> f64 {
     (span.as_secs_f64() * 1e4).round() / 10.0
 }

@@ -4,8 +4,10 @@ mod checks;
 mod events;
 mod failover;
 mod figures;
+mod group_replication;
 mod idle;
 mod report;
+mod router;
 mod stage;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -43,6 +45,9 @@ struct Failover {
     /// Only these events, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "E")]
     event: Vec<Event>,
+    /// MySQL's own Group Replication too, through the same faults
+    #[arg(long)]
+    peers: bool,
     /// Every fault, in three data centers on this machine
     #[arg(long, conflicts_with = "event")]
     all: bool,
@@ -118,13 +123,17 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(cli: &Cli, lab: Option<&mut Lab>) -> ExitCode {
+async fn run(cli: &Cli, mut lab: Option<&mut Lab>) -> ExitCode {
     let measuring = async {
         match &cli.what {
             What::Failover(order) => {
                 let runs = order.runs.unwrap_or(if lab.is_some() { 10 } else { 20 });
                 let (flavors, events) = (order.flavor.list(), order.events());
-                let measured = failover::measure(&flavors, &events, runs, lab).await;
+                let mut measured =
+                    failover::measure(&flavors, &events, runs, lab.as_deref_mut()).await;
+                if order.peers {
+                    group_replication::measure(&events, runs, lab, &mut measured).await;
+                }
                 report::failovers(&measured, order.json)
             }
             What::Idle(order) => {

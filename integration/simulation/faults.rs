@@ -17,6 +17,7 @@ pub enum Undo {
     StartServer(usize),
     WakeServer(usize),
     Unload(usize),
+    CloseServer(usize),
     Heal,
 }
 
@@ -376,6 +377,7 @@ impl World {
             Undo::StartServer(server) => self.start_server(server),
             Undo::WakeServer(server) => self.server_wakes(server),
             Undo::Unload(server) => self.unload(server),
+            Undo::CloseServer(server) => self.servers[server].writable = Writable::Closed,
             Undo::Heal => self.heal(),
         }
     }

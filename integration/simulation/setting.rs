@@ -43,6 +43,10 @@ pub struct Setting {
     pub opens_at_restart: bool,
     /// Semi-sync settings are forgotten at a restart.
     pub forgets_semi_sync: bool,
+    /// A setting of every server endangers what it received (`relay_log_recovery`).
+    pub endangered: bool,
+    /// For a while at first two servers take writes, so that nobody can say which is the primary.
+    pub unclear: bool,
     /// In a thousand: messages lost and doubled while there are faults.
     pub loss: u64,
     pub doubled: u64,
@@ -79,6 +83,8 @@ impl Setting {
             skip_start: random.permille(700),
             opens_at_restart: random.permille(200),
             forgets_semi_sync: random.permille(150),
+            endangered: random.permille(50),
+            unclear: random.permille(50),
             loss: [0, 5, 30][random.index(3)],
             doubled: [0, 10][random.index(2)],
         }

@@ -302,7 +302,8 @@ impl World {
         } else if self.now < seen.ready_at {
             (Sight::Useless(Trouble::NotReady), self.now + MILLI)
         } else {
-            let status = seen.status(self.now, self.semi_sync_clients(server));
+            let mut status = seen.status(self.now, self.semi_sync_clients(server));
+            status.settings.relay_log_recovery = self.setting.endangered;
             let way = self.network.delay(&mut self.random, host, watcher);
             let sight = match self.setting.flaw {
                 Flaw::ReceivedIgnored => Sight::Alive(Box::new(crate::flaws::blind(status))),

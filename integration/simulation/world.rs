@@ -16,6 +16,7 @@ use crate::trace::Trace;
 use crate::watchers::WatcherHost;
 use regent::clock::{Moment, Now, WallTime};
 use regent::decision::lease::{FromProxy, ToProxy};
+use regent::decision::report::Writable;
 use regent::watcher::{Input, PeerMessage, Record, StepOrder};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -126,6 +127,9 @@ impl World {
         let mut servers: Vec<_> =
             (0..count).map(|number| Server::new(number, (number > 0).then_some(0))).collect();
         servers[0].closed_at_restart = !setting.opens_at_restart;
+        if setting.unclear {
+            servers[1].writable = Writable::Open;
+        }
         let watchers = (0..setting.watchers.len()).map(WatcherHost::new).collect();
         let proxies = (0..setting.proxies.len())
             .map(|number| ProxyHost::new(&setting, number, LocalClock::draw(&mut random, 0)))
@@ -165,6 +169,9 @@ impl World {
                 let wait = self.random.range(1, 50 * MILLI);
                 self.client_later(proxy, client, wait);
             }
+        }
+        if self.setting.unclear {
+            self.after(2 * SECOND, Event::Undo(Undo::CloseServer(1)));
         }
         self.after(TROUBLE, Event::Fault);
         self.after(CALM, Event::Look);

@@ -157,7 +157,7 @@ fn exclusion(
     }
     if let Some(channel) = status.channel() {
         // A stopped receiver holds what it holds; a stopped applier could not catch up.
-        if let Some(error) = channel.error.as_ref().filter(|_| !channel.applying) {
+        if let Some(error) = channel.applier_error() {
             return Some(format!("its replication stopped with error {}", error.code));
         }
         if !channel.delay.is_zero() {

@@ -192,6 +192,11 @@ pub struct Channel {
 }
 
 impl Channel {
+    /// What stopped its applier; an error that only says that the source was out of reach did not.
+    pub fn applier_error(&self) -> Option<&ReplicationError> {
+        self.error.as_ref().filter(|error| !self.applying && !error.passes())
+    }
+
     /// A channel from that source on which all is well.
     pub fn steady(source: &ServerSpec, received: &Gtids) -> Channel {
         Channel {
@@ -228,6 +233,13 @@ pub struct ReplicationError {
     pub code: u32,
     /// The server's own words, cut to 200 characters, for people.
     pub text: String,
+}
+
+impl ReplicationError {
+    /// Whether it only says that the source was out of reach, which ends by itself.
+    pub fn passes(&self) -> bool {
+        (2000..3000).contains(&self.code)
+    }
 }
 
 /// The state of a replica's receiving thread.

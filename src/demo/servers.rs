@@ -125,11 +125,17 @@ impl ServerSet {
         for replica in replicas {
             replica.follow(primary).await?;
         }
-        for statement in SHOP_SCHEMA {
-            primary.execute(statement).await?;
-        }
+        self.lay_out_shop(primary).await?;
         for replica in replicas {
             replica.wait_for("SELECT COUNT(*) FROM shop.orders", 0).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates the schema of the shop.
+    pub async fn lay_out_shop(&self, primary: &Server) -> Result<(), ServerError> {
+        for statement in SHOP_SCHEMA {
+            primary.execute(statement).await?;
         }
         Ok(())
     }

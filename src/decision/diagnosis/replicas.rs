@@ -94,8 +94,7 @@ fn divergence(situation: &Situation, replica: &ServerSpec) -> Option<Gtids> {
 /// one of a receiver that should follow somebody else anyway.
 fn breaking<'a>(situation: &Situation, channel: &'a Channel) -> Option<&'a ReplicationError> {
     let right = situation.primary().is_some_and(|primary| primary.address == channel.source);
-    let curable = |code: u32| (2000..3000).contains(&code);
-    channel.error.as_ref().filter(|error| !channel.applying || (right && !curable(error.code)))
+    channel.error.as_ref().filter(|error| !error.passes() && (!channel.applying || right))
 }
 
 /// The error with which a source lets a receiver not in: its account, say.

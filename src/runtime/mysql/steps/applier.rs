@@ -78,7 +78,7 @@ async fn start(session: &mut Session, channel: &Channel, status: &Status) -> Res
     if channel.applying {
         return Ok(());
     }
-    if let Some(error) = &channel.error {
+    if let Some(error) = channel.applier_error() {
         let (code, text) = (error.code, &error.text);
         return Err(StepError::Failed(format!("its applier stopped, error {code}: {text}")));
     }

@@ -42,7 +42,7 @@ fn follows(channel: &Channel, address: &Endpoint) -> bool {
 }
 
 async fn resume(session: &mut Session, channel: &Channel) -> Result<(), StepError> {
-    if let (false, Some(error)) = (channel.applying, &channel.error) {
+    if let Some(error) = channel.applier_error() {
         return Err(StepError::Failed(format!("its applier stopped, error {}", error.code)));
     }
     if channel.receiver != Receiver::Stopped && channel.applying {
