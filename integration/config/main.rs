@@ -32,8 +32,18 @@ fn base() -> tempfile::TempDir {
         fs::write(&path, format!("{text}\n")).expect("a fresh directory takes files");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("the file is ours");
     }
+    fs::write(base.path().join("rules-mistaken.yaml"), RULES)
+        .expect("a fresh directory takes files");
     base
 }
+
+/// A rule file in which every finding has a rule and some rules are mistaken.
+const RULES: &str = concat!(
+    include_str!("../../failover-rules/default.yaml"),
+    "\n  # Never reached.\n",
+    "  - findings: [primary_hung, no_candidate]\n    respond: alert\n    per_hour: 3\n",
+    "  - { findings: [], respond: nothing }\n",
+);
 
 fn parse(text: &str, base: &Path) -> Result<Loaded, ConfigErrors> {
     Config::parse("regent.yaml", text, &env, base)

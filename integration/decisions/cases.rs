@@ -3,8 +3,10 @@
 //! After a change that is meant, `REGENT_REWRITE_CASES=1 cargo test --test decisions` writes down
 //! what is decided now; read the difference before committing it.
 
+use regent::decision::rules::{Rule, RuleSet};
 use regent::decision::sketch::explain_text;
 use regent::decision::view::{CandidateView, ExplanationView, StageView};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,27 @@ fn every_case_is_decided_as_written() {
     assert!(files.len() >= 45, "only {} cases found", files.len());
     let failures: Vec<_> = files.iter().filter_map(|file| check(file, rewrite).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A rule of a shipped set that no case shows might as well not be there.
+#[test]
+fn every_rule_has_a_case() {
+    use regent::decision::rules::{Respond, SHIPPED};
+    let shown: BTreeSet<String> = files()
+        .iter()
+        .filter_map(|file| {
+            let text = std::fs::read_to_string(file).unwrap();
+            explain_text(text.split_once(LINE)?.0).ok()?.rule
+        })
+        .collect();
+    for (name, _) in SHIPPED {
+        let rules = RuleSet::shipped(name).unwrap().rules;
+        let silent = |rule: &Rule| rule.respond == Respond::Nothing;
+        for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| !silent(rule)) {
+            let wanted = format!("rule {} of {name}: {}", place + 1, rule.respond);
+            assert!(shown.contains(&wanted), "no case shows {wanted}");
+        }
+    }
 }
 
 /// Compares one case with what is decided, or writes that down.

@@ -171,6 +171,7 @@ impl World {
             let role = match step {
                 Step::Writable { .. } => "takes writes".to_owned(),
                 Step::ReadOnly { .. } => "takes no writes".to_owned(),
+                Step::Fenced { .. } => "is out of service".to_owned(),
                 Step::Following { source, .. } => format!("follows {source}"),
                 Step::ReceiverStopped { .. }
                 | Step::CaughtUp { .. }

@@ -6,7 +6,7 @@ use regent::config::secret::Secret;
 use regent::config::{Account, Credentials};
 use regent::decision::plan::{Facts, Outcome, Step};
 use regent::decision::report::{Sight, Status};
-use regent::decision::topology::{Endpoint, ServerName, Timing};
+use regent::decision::topology::{Endpoint, Epoch, ServerName, ServerSpec, Timing};
 use regent::demo::ports::free_ports;
 use regent::demo::servers::accounts::{MONITOR, REPLICATION};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet};
@@ -99,9 +99,15 @@ impl Cluster {
         }
     }
 
+    /// The server as a configuration would declare it.
+    pub fn spec(&self, at: usize) -> ServerSpec {
+        ServerSpec::new(self.name(at), self.address(at), "paris".into())
+    }
+
     pub fn access(&self, at: usize) -> Access {
         Access {
-            address: self.address(at),
+            server: self.spec(at),
+            cluster: "shop".into(),
             credentials: credentials(),
             timing: Timing::default(),
             clock: self.clock,
@@ -113,7 +119,7 @@ impl Cluster {
     pub async fn perform(&self, at: usize, step: Step) -> Outcome {
         let permit = self.clock.now().moment + Duration::from_secs(60);
         let before = self.clock.now().moment;
-        let outcome = perform(&step, &self.access(at), permit).await;
+        let outcome = perform(&step, Epoch(1), &self.access(at), permit).await;
         let took = self.clock.now().moment.since(before);
         eprintln!("{} {}: {:.1} ms", self.flavor, step.kind(), took.as_secs_f64() * 1e3);
         outcome
@@ -121,7 +127,7 @@ impl Cluster {
 
     /// As [`Cluster::perform`], long after the permit ran out.
     pub async fn perform_late(&self, at: usize, step: Step) -> Outcome {
-        perform(&step, &self.access(at), Moment::ZERO).await
+        perform(&step, Epoch(1), &self.access(at), Moment::ZERO).await
     }
 
     /// Performs a step that must succeed, three times: doing it again is harmless.
@@ -141,7 +147,7 @@ impl Cluster {
     }
 
     pub fn prober(&self, at: usize) -> Prober {
-        Prober::new(self.address(at), credentials().monitor, Timing::default())
+        Prober::new(&self.spec(at), credentials().monitor, Timing::default())
     }
 
     pub async fn status(&self, at: usize) -> Status {

@@ -283,6 +283,7 @@ impl Server {
                 waiting: u32::try_from(self.waiting.len()).unwrap(),
             },
             settings: Settings::default(),
+            crowded: false,
         }
     }
 
@@ -305,6 +306,7 @@ impl Server {
             delay: Duration::from_micros(self.delay),
             error,
             by_gtid: true,
+            turned_away: None,
         }
     }
 }

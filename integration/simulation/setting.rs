@@ -4,7 +4,7 @@ use crate::random::Random;
 use regent::decision::rules::RuleSet;
 use regent::decision::topology::{
     AcknowledgedIn, ClusterName, ClusterSpec, Clusters, DataCenter, Durability, Endpoint,
-    OnQuorumLoss, Promotion, ServerName, ServerSpec, Timing,
+    OnQuorumLoss, ServerName, ServerSpec, Timing,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,11 +97,9 @@ impl Setting {
     }
 
     pub fn clusters(&self) -> Clusters {
-        let server = |(number, place): (usize, &usize)| ServerSpec {
-            name: server_name(number),
-            address: address(number),
-            data_center: DataCenter::from(PLACES[*place]),
-            promotion: Promotion::Neutral,
+        let server = |(number, place): (usize, &usize)| {
+            let place = DataCenter::from(PLACES[*place]);
+            ServerSpec::new(server_name(number), address(number), place)
         };
         let spec = ClusterSpec {
             name: cluster(),

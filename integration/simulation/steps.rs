@@ -160,6 +160,7 @@ impl World {
             Step::CommitsWait { acks, .. } => Some(self.commits_wait(task, acks)),
             Step::Acknowledges { on, .. } => self.acknowledges(task, on),
             Step::Writable { .. } => self.writable(task),
+            Step::Fenced { .. } => Some(Outcome::Failed("there is no fence command".to_owned())),
             Step::Following { source, .. } => self.follow(task, setting::server_number(&source)),
         }
     }

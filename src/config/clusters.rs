@@ -1,7 +1,7 @@
 //! Reads `clusters`: servers, durability, rules, proxies.
 
 use super::credentials::credentials;
-use super::fields::{CLUSTER, DURABILITY, PROXY, SERVER};
+use super::fields::{CLUSTER, DURABILITY, FENCE, PROXY, SERVER};
 use super::reader::{Field, Reading, Section};
 use super::rules::rules_named;
 use super::tree::Kind;
@@ -9,8 +9,8 @@ use super::watchers::Watched;
 use super::{ClusterConfig, ProxyListen};
 use crate::decision::rules::RuleSet;
 use crate::decision::topology::{
-    AcknowledgedIn, ClusterName, ClusterSpec, DataCenter, Durability, Endpoint, OnQuorumLoss,
-    Promotion, ServerName, ServerSpec,
+    AcknowledgedIn, ClusterName, ClusterSpec, DataCenter, Durability, Endpoint, Fence,
+    OnQuorumLoss, Promotion, ServerName, ServerSpec,
 };
 use std::time::Duration;
 
@@ -41,7 +41,11 @@ fn cluster(
         reading.claim("cluster name", &name, &field);
         Some(name)
     });
-    let (servers, all_read) = servers(reading, &section, watched);
+    let (mut servers, all_read) = servers(reading, &section, watched);
+    let fence = fence(reading, &section);
+    for server in &mut servers {
+        server.fence = server.fence.take().or_else(|| fence.clone());
+    }
     let credentials = credentials(reading, &section);
     let durability = durability(reading, &section, &servers, all_read);
     let rules = rules(reading, &section);
@@ -81,7 +85,27 @@ fn servers(
     let found: Vec<ServerSpec> =
         items.iter().filter_map(|item| server(reading, item, watched)).collect();
     let all_read = found.len() == items.len() && !found.is_empty();
+    if all_read {
+        relays(reading, &items, &found);
+    }
     (found, all_read)
+}
+
+/// Who is followed instead of the primary is declared, and is another server.
+fn relays(reading: &mut Reading<'_>, items: &[Field<'_>], found: &[ServerSpec]) {
+    for (item, server) in items.iter().zip(found) {
+        let Some(relay) = &server.follows else { continue };
+        let what = if relay == &server.name {
+            "a server cannot follow itself; remove follows".to_owned()
+        } else if found.iter().any(|other| &other.name == relay) {
+            continue;
+        } else {
+            let names: Vec<&str> =
+                found.iter().take(10).map(|server| server.name.as_str()).collect();
+            format!("follows {relay:?}, which is not declared; write one of {}", names.join(", "))
+        };
+        reading.wrong(item, what);
+    }
 }
 
 fn server(reading: &mut Reading<'_>, item: &Field<'_>, watched: &Watched) -> Option<ServerSpec> {
@@ -123,12 +147,46 @@ fn server(reading: &mut Reading<'_>, item: &Field<'_>, watched: &Watched) -> Opt
         ),
         None => Some(Promotion::default()),
     };
+    let follows = reading
+        .optional(&section, "follows")
+        .and_then(|field| reading.name(&field))
+        .map(ServerName);
+    let admin_address = reading.optional(&section, "admin_address").and_then(|field| {
+        let address = reading.endpoint(&field)?;
+        reading.claim("address", &address.to_string(), &field);
+        Some(address)
+    });
+    let fence = fence(reading, &section);
     Some(ServerSpec {
         name: ServerName(name?),
         address: address?,
         data_center: data_center?,
         promotion: promotion?,
+        follows,
+        admin_address,
+        fence,
     })
+}
+
+/// What takes a server out of service from outside.
+fn fence(reading: &mut Reading<'_>, parent: &Section<'_>) -> Option<Fence> {
+    let field = reading.optional(parent, "fence")?;
+    let section = reading.section(&field, FENCE)?;
+    let example = "a list of the program and its arguments";
+    let mut command = Vec::new();
+    if let Some(field) = reading.need(&section, "command", example) {
+        let words = reading.list(&field);
+        if matches!(&field.node.kind, Kind::List(items) if items.is_empty()) {
+            reading.wrong(&field, format!("is empty; write {example}"));
+        }
+        command = words.iter().filter_map(|word| reading.text(word)).collect();
+    }
+    let mut limit = Duration::from_secs(5);
+    if let Some(field) = reading.optional(&section, "limit") {
+        let range = Duration::from_millis(100)..=Duration::from_secs(60);
+        limit = reading.duration(&field, range).unwrap_or(limit);
+    }
+    (!command.is_empty()).then_some(Fence { command, limit })
 }
 
 const MODES: [(&str, bool); 2] = [("lossless", true), ("best_effort", false)];
@@ -192,9 +250,11 @@ fn rules(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Option<RuleSet> {
     }
     let field = reading.optional(cluster, "rules")?;
     let name = reading.name(&field)?;
-    rules_named(&name, reading.base)
-        .map_err(|what| reading.wrong(&field, format!("{}: {what}", field.shown())))
-        .ok()
+    let found = rules_named(&name, reading.base);
+    for what in found.as_ref().err().into_iter().flatten() {
+        reading.wrong(&field, what.clone());
+    }
+    found.ok()
 }
 
 fn proxy(reading: &mut Reading<'_>, cluster: &Section<'_>) -> (Option<ProxyListen>, Duration) {

@@ -28,10 +28,15 @@ pub const SECURITY: Shape = shape("security", &["ca", "certificate", "key", "tok
 /// One item of `clusters`.
 pub const CLUSTER: Shape = shape(
     "cluster",
-    &["name", "servers", "credentials", "durability", "rules", "proxy", "backups"],
+    &["name", "servers", "credentials", "durability", "rules", "fence", "proxy", "backups"],
 );
 /// One item of `servers`.
-pub const SERVER: Shape = shape("server", &["name", "address", "data_center", "promotion"]);
+pub const SERVER: Shape = shape(
+    "server",
+    &["name", "address", "data_center", "promotion", "follows", "admin_address", "fence"],
+);
+/// `fence`, of a cluster or a server.
+pub const FENCE: Shape = shape("fence", &["command", "limit"]);
 /// `credentials`.
 pub const CREDENTIALS: Shape = secret("credentials", &["monitor", "replication"]);
 /// `monitor` and `replication`.
@@ -57,5 +62,16 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 10] =
-    [FILE, WATCHER, SECURITY, CLUSTER, SERVER, CREDENTIALS, ACCOUNT, DURABILITY, PROXY, TIMING];
+pub const ALL: [Shape; 11] = [
+    FILE,
+    WATCHER,
+    SECURITY,
+    CLUSTER,
+    SERVER,
+    CREDENTIALS,
+    ACCOUNT,
+    DURABILITY,
+    FENCE,
+    PROXY,
+    TIMING,
+];

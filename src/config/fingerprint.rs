@@ -20,6 +20,9 @@ impl Config {
                 let promotion = format!("{:?}", server.promotion);
                 let data_center = server.data_center.as_str();
                 text.line(&["server", server.name.as_str(), &address, data_center, &promotion]);
+                let fence = server.fence.as_ref().map(|fence| fence.limit);
+                let more = format!("{:?} {:?} {fence:?}", server.follows, server.admin_address);
+                text.line(&["further", &more]);
             }
             text.line(&["durability", &format!("{:?}", spec.durability)]);
             text.line(&["rules", &format!("{:?}", spec.rules)]);

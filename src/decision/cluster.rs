@@ -456,7 +456,7 @@ impl ClusterState {
         }
         if matches!(self.writer, Writer::Closed { .. }) {
             let may_acknowledge = self.protection.may_acknowledge.clone();
-            self.preparing = Some(Protection { may_acknowledge, acks: 0, in_force: false });
+            self.preparing = Some(Protection { may_acknowledge, ..Protection::default() });
         }
         self.expect_acknowledgers(&procedure.plan);
         self.procedure = Some(procedure);
@@ -482,6 +482,7 @@ impl ClusterState {
                 | Step::ReceiverStopped { .. }
                 | Step::CaughtUp { .. }
                 | Step::Writable { .. }
+                | Step::Fenced { .. }
                 | Step::Following { .. } => {}
             }
         }
@@ -524,6 +525,7 @@ impl ClusterState {
     /// What a confirmed step means for the cluster as a whole.
     fn take_effect(&mut self, step: &Step, kind: Kind, notes: &mut Notes) {
         let waiting = self.next_writer();
+        let chosen = self.procedure.as_ref().is_some_and(Procedure::degrades);
         let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
         match step {
             Step::Acknowledges { server, on: false } => {
@@ -533,6 +535,7 @@ impl ClusterState {
                 if waiting.as_ref() == Some(server) {
                     regime.acks = *acks;
                     regime.in_force = *acks > 0;
+                    regime.degraded = *acks == 0 && chosen;
                 }
             }
             Step::Writable { server } => {
@@ -550,6 +553,7 @@ impl ClusterState {
             | Step::ReadOnly { .. }
             | Step::ReceiverStopped { .. }
             | Step::CaughtUp { .. }
+            | Step::Fenced { .. }
             | Step::Following { .. } => {}
         }
     }

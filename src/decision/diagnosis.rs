@@ -4,6 +4,7 @@
 //! A stale view is unknown, and unknown is never dead.
 
 mod kinds;
+mod lost;
 mod primary;
 mod protection;
 mod replicas;
@@ -60,6 +61,7 @@ pub fn diagnose(situation: &Situation) -> Vec<Finding> {
     for server in &situation.spec.servers {
         found.extend(settings::findings(situation, server));
     }
+    found.extend(settings::differences(situation));
     found.sort_by(|a, b| (a.kind, &a.server).cmp(&(b.kind, &b.server)));
     found
 }

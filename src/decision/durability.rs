@@ -21,6 +21,9 @@ pub struct Protection {
     pub acks: u32,
     /// Whether the primary confirmed that its commits wait.
     pub in_force: bool,
+    /// Whether a rule chose that commits do not wait until a replica is back to acknowledge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub degraded: bool,
 }
 
 impl Protection {
@@ -110,6 +113,11 @@ pub fn unasked(situation: &Situation, primary: &ServerSpec, wanted: &Wanted) -> 
     too_few && ready
 }
 
+/// Whether somebody is there to acknowledge: connected to the primary, and hearing it.
+pub fn anybody_there(situation: &Situation, wanted: &Wanted) -> bool {
+    situation.witnesses().iter().any(|(server, _)| wanted.ackers.contains(*server))
+}
+
 trait Names {
     fn collect_names(self) -> BTreeSet<ServerName>;
 }
@@ -129,7 +137,8 @@ mod tests {
         for may in 1..=6_u32 {
             for acks in 1..=may {
                 let names = (0..may).map(|n| format!("db{n}").as_str().into()).collect();
-                let protection = Protection { may_acknowledge: names, acks, in_force: true };
+                let protection =
+                    Protection { may_acknowledge: names, acks, in_force: true, degraded: false };
                 let need = u32::try_from(protection.survey_need().unwrap()).unwrap();
                 assert!(need + acks > may, "{need} and {acks} of {may} may miss each other");
                 assert!(may - need < acks, "{need} of {may} stopped still leaves {acks} to ack");

@@ -49,6 +49,14 @@ pub enum Step {
         /// Where.
         server: ServerName,
     },
+    /// Is out of service: a command that its operators declared took it out from outside, whatever
+    /// state it is in.
+    Fenced {
+        /// Where.
+        server: ServerName,
+        /// After which the command is killed.
+        within: Duration,
+    },
     /// Follows `source`, with every option of its connection kept, and takes no writes.
     Following {
         /// Where.
@@ -81,14 +89,20 @@ impl Step {
             | Step::CommitsWait { server, .. }
             | Step::Acknowledges { server, .. }
             | Step::Writable { server }
+            | Step::Fenced { server, .. }
             | Step::Following { server, .. } => server,
         }
+    }
+
+    /// Whether it acts on the server from outside, beside whatever is tried on it.
+    pub fn is_external(&self) -> bool {
+        matches!(self, Step::Fenced { .. })
     }
 
     /// How long one attempt may take before it counts as failed.
     pub fn limit(&self) -> Duration {
         match self {
-            Step::CaughtUp { within, .. } => *within,
+            Step::CaughtUp { within, .. } | Step::Fenced { within, .. } => *within,
             Step::ReadOnly { .. } | Step::ReceiverStopped { .. } => Duration::from_millis(1500),
             Step::CommitsWait { .. } | Step::Acknowledges { .. } => Duration::from_secs(3),
             Step::Writable { .. } | Step::Following { .. } => Duration::from_secs(5),
@@ -104,6 +118,7 @@ impl Step {
             Step::CommitsWait { .. } => "commits_wait",
             Step::Acknowledges { .. } => "acknowledges",
             Step::Writable { .. } => "writable",
+            Step::Fenced { .. } => "fenced",
             Step::Following { .. } => "following",
         }
     }
@@ -124,6 +139,7 @@ impl fmt::Display for Step {
             Step::Acknowledges { server, on: true } => write!(f, "{server} acknowledges"),
             Step::Acknowledges { server, on: false } => write!(f, "{server} does not acknowledge"),
             Step::Writable { server } => write!(f, "{server} takes writes"),
+            Step::Fenced { server, .. } => write!(f, "{server} is taken out of service"),
             Step::Following { server, source, .. } => write!(f, "{server} follows {source}"),
         }
     }

@@ -1,7 +1,12 @@
 //! Builders of plans: which stages a procedure has, decided from what is known by then.
 
+mod last_resorts;
+mod objections;
+
+pub use last_resorts::{degrade, pointless};
+pub use objections::switchover_objection;
+
 use super::candidate::{self, Candidate, Survey, rank};
-use super::cluster::Writer;
 use super::diagnosis::{Finding, FindingKind};
 use super::durability::{self, Wanted};
 use super::gtid::Gtids;
@@ -10,7 +15,7 @@ use super::plan::Step;
 use super::procedure::{ATTEMPTS, Guard, Kind, Need, Planned, Procedure, Stage};
 use super::report::{Receiver, Sight, Writable};
 use super::situation::Situation;
-use super::topology::{ServerName, ServerSpec};
+use super::topology::{Durability, Flavor, ServerName, ServerSpec};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -93,7 +98,7 @@ pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
     why.insert(0, format!("{} becomes primary", chosen.server));
     let everything = candidate::everything(situation, &survey);
     let everything = everything.unwrap_or_else(|| empty_of(&survey, &to.name));
-    let mut stages = Vec::new();
+    let mut stages: Vec<_> = last_resorts::force(situation, procedure).into_iter().collect();
     if !chosen.complete {
         stages.extend(fetch(situation, &survey, to, &everything));
     }
@@ -107,7 +112,7 @@ pub fn unproven(situation: &Situation, procedure: &Procedure, survey: &Survey) -
     if procedure.former_is_read_only() && survey.received.contains_key(&procedure.from) {
         return None;
     }
-    let super::topology::Durability::Lossless { .. } = situation.spec.durability else {
+    let Durability::Lossless { .. } = situation.spec.durability else {
         return None;
     };
     if let Some(why) = below_floor(situation, &procedure.from, survey) {
@@ -159,8 +164,9 @@ fn survey_of(situation: &Situation, procedure: &Procedure) -> Survey {
     }
     if procedure.kind == Kind::Switchover {
         // The primary lives and its replicas go on receiving: whoever follows it will hold all.
-        let following =
-            situation.replicas().filter(|replica| unready(situation, &replica.name).is_none());
+        let following = situation
+            .replicas()
+            .filter(|replica| objections::unready(situation, &replica.name).is_none());
         if let Some(all) = survey.received.get(&procedure.from).cloned() {
             for replica in following {
                 survey.received.insert(replica.name.clone(), all.clone());
@@ -171,7 +177,7 @@ fn survey_of(situation: &Situation, procedure: &Procedure) -> Survey {
 }
 
 fn empty_of(survey: &Survey, server: &ServerName) -> Gtids {
-    let flavor = survey.received.get(server).map_or(super::topology::Flavor::MySql, Gtids::flavor);
+    let flavor = survey.received.get(server).map_or(Flavor::MySql, Gtids::flavor);
     Gtids::empty(flavor)
 }
 
@@ -302,14 +308,14 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
             stages.extend(reopen(situation, primary));
             Some(stages)
         }
-        FindingKind::SecondWriter => {
-            let server = finding.server.clone()?;
-            Some(vec![stage("fence", vec![must(Step::ReadOnly { server })])])
+        FindingKind::SecondWriter | FindingKind::ReplicaWritable => {
+            let server = situation.spec.server(finding.server.as_ref()?)?;
+            Some(vec![stage("fence", vec![must(last_resorts::closed(situation, server))])])
         }
         FindingKind::Unprotected | FindingKind::AcknowledgedNearby => {
             Some(protect(situation, primary))
         }
-        FindingKind::ReplicaAstray => {
+        FindingKind::ReplicaAstray | FindingKind::ReplicaStopped => {
             let server = situation.spec.server(finding.server.as_ref()?)?;
             situation.status(&primary.name)?;
             let mut steps: Vec<_> =
@@ -325,13 +331,22 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
         FindingKind::NotAdopted
         | FindingKind::WatchersMissing
         | FindingKind::PrimaryDead
+        | FindingKind::PrimaryIsolated
+        | FindingKind::PrimaryReachableToFew
         | FindingKind::PrimaryUnreachable
         | FindingKind::PrimaryHung
         | FindingKind::PrimaryUnreachableInPart
+        | FindingKind::PrimaryOverloaded
         | FindingKind::PrimaryUseless
+        | FindingKind::PrimaryStorageFull
+        | FindingKind::PrimaryStorageFailing
         | FindingKind::PrimaryStalled
+        | FindingKind::PrimaryCannotReplicate
+        | FindingKind::PrimaryFlapping
+        | FindingKind::PrimaryCrowded
         | FindingKind::PrimaryLostTransactions
         | FindingKind::CommitsBlocked
+        | FindingKind::Degraded
         | FindingKind::ReplicaDiverged
         | FindingKind::ReplicaBroken
         | FindingKind::ReplicaUnreachable
@@ -459,7 +474,7 @@ pub fn hopeless(situation: &Situation, accept_loss: bool) -> Option<String> {
         let why: Vec<_> = candidates.iter().map(tell).collect();
         return Some(format!("no candidate: {}", why.join("; ")));
     }
-    let super::topology::Durability::Lossless { .. } = situation.spec.durability else {
+    let Durability::Lossless { .. } = situation.spec.durability else {
         return None;
     };
     if accept_loss {
@@ -489,62 +504,6 @@ pub fn hopeless(situation: &Situation, accept_loss: bool) -> Option<String> {
             "{need} of [{}] must answer to prove that no acknowledged transaction is lost, and \
              {answering} do(es)",
             may.join(", ")
-        )
-    })
-}
-
-/// Why a switchover should not be tried; `None` when all is well for it.
-pub fn switchover_objection(situation: &Situation, to: Option<&ServerName>) -> Option<String> {
-    let Writer::Open { primary } = &situation.state.writer else {
-        return Some("there is no primary right now".to_owned());
-    };
-    let Some(status) = situation.status(primary) else {
-        return Some(format!("{primary} does not answer; use failover when it is lost"));
-    };
-    if status.writable != Writable::Open {
-        return Some(format!("{primary} takes no writes right now"));
-    }
-    if to == Some(primary) {
-        return Some(format!("{primary} is the primary already"));
-    }
-    if let Some(to) = to.filter(|to| situation.spec.server(to).is_none()) {
-        let names: Vec<_> =
-            situation.spec.servers.iter().map(|server| server.name.as_str()).collect();
-        return Some(format!("there is no server {to}; this cluster has {}", names.join(", ")));
-    }
-    let survey = Survey::from_reports(situation);
-    let ranked = rank(situation, &survey);
-    let fitting = ranked.iter().filter(|candidate| to.is_none_or(|to| to == &candidate.server));
-    let objections: Vec<_> = fitting
-        .map(|candidate| {
-            (
-                candidate,
-                candidate.excluded.clone().or_else(|| unready(situation, &candidate.server)),
-            )
-        })
-        .collect();
-    if objections.iter().any(|(_, objection)| objection.is_none()) {
-        return None;
-    }
-    let lines = objections.iter().map(|(candidate, objection)| {
-        format!("{}: {}", candidate.server, objection.as_deref().unwrap_or_default())
-    });
-    Some(format!("no replica can take over now: {}", lines.collect::<Vec<_>>().join("; ")))
-}
-
-/// Why a replica could not take over within a short pause.
-fn unready(situation: &Situation, server: &ServerName) -> Option<String> {
-    let Some(channel) = situation.status(server).and_then(|status| status.channel()) else {
-        return Some("follows nobody".to_owned());
-    };
-    if channel.receiver != Receiver::Connected || !channel.applying {
-        return Some("does not replicate right now".to_owned());
-    }
-    channel.lag.filter(|lag| *lag > situation.spec.max_replica_lag).map(|lag| {
-        format!(
-            "is {} s behind, more than {} s",
-            lag.as_secs(),
-            situation.spec.max_replica_lag.as_secs()
         )
     })
 }

@@ -319,6 +319,17 @@ impl Procedure {
             .any(|(step, _)| matches!(step, Step::ReadOnly { server } if server == &self.from))
     }
 
+    /// Whether the former primary can take no writes, by its own word or by force.
+    pub fn former_is_fenced(&self) -> bool {
+        let by_force = |(step, _): (&Step, _)| matches!(step, Step::Fenced { server, .. } if server == &self.from);
+        self.former_is_read_only() || self.done().any(by_force)
+    }
+
+    /// Whether a rule opened it to let commits go on unprotected.
+    pub fn degrades(&self) -> bool {
+        self.finding == super::diagnosis::FindingKind::CommitsBlocked.to_string()
+    }
+
     /// Whether it can only go forward.
     pub fn past_return(&self) -> bool {
         self.journal.iter().any(|entry| self.plan.get(entry.stage).is_some_and(|s| s.no_return))
@@ -414,7 +425,7 @@ impl Procedure {
                     }
                     StepState::Retry { attempts } => Some(attempts + 1),
                 };
-                let free = busy.insert(wanted.server());
+                let free = wanted.is_external() || busy.insert(wanted.server());
                 if let Some(attempt) = attempt.filter(|_| free) {
                     due.push((stage, step, attempt));
                 }

@@ -87,6 +87,16 @@ impl fmt::Display for Trouble {
     }
 }
 
+/// Why a server refuses a row, by the number of its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StorageFault {
+    /// No room is left.
+    Full,
+    /// Read-only or broken: a file cannot be made or written.
+    Failing,
+}
+
 /// A server's state, read in one round trip.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -112,6 +122,9 @@ pub struct Status {
     /// Settings that matter to promotion.
     #[serde(default)]
     pub settings: Settings,
+    /// Whether all connections for ordinary accounts are taken.
+    #[serde(default)]
+    pub crowded: bool,
 }
 
 impl Status {
@@ -173,6 +186,9 @@ pub struct Channel {
     /// Whether it positions itself by GTID.
     #[serde(default)]
     pub by_gtid: bool,
+    /// The number of the error with which its last attempt to connect ended, while it tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turned_away: Option<u32>,
 }
 
 impl Channel {
@@ -189,6 +205,18 @@ impl Channel {
             delay: Duration::ZERO,
             error: None,
             by_gtid: true,
+            turned_away: None,
+        }
+    }
+
+    /// Whether it tries to receive and nothing but the way to its source, or the source itself,
+    /// keeps it from that. A source that answers with an error is another matter.
+    pub fn listens(&self) -> bool {
+        let by_network = self.turned_away.is_none_or(|code| (2000..3000).contains(&code));
+        match self.receiver {
+            Receiver::Connected => true,
+            Receiver::Connecting => by_network,
+            Receiver::Stopped => false,
         }
     }
 }
@@ -253,6 +281,20 @@ pub struct Settings {
     pub relay_log_recovery: bool,
     /// Whether each commit is synced to disk (`sync_binlog=1`, `innodb_flush_log_at_trx_commit=1`).
     pub durable: bool,
+    /// `gtid_mode` in the server's words; absent on MariaDB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gtid_mode: Option<String>,
+    /// Whether its next start is known to leave it writable: no option file, no command line and no
+    /// persisted setting closes it.
+    #[serde(default)]
+    pub restarts_open: bool,
+    /// Whether each received event is synced to disk (`sync_relay_log=1`).
+    #[serde(default = "yes")]
+    pub relay_log_synced: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Default for Settings {
@@ -264,6 +306,9 @@ impl Default for Settings {
             gtids: true,
             relay_log_recovery: false,
             durable: true,
+            gtid_mode: None,
+            restarts_open: false,
+            relay_log_synced: true,
         }
     }
 }

@@ -104,7 +104,9 @@ pub fn answer(
     let response = match rule.respond {
         Respond::Nothing => return None,
         Respond::Alert => Response::plain(Act::Alert, finding.text.clone()),
-        Respond::FailOver | Respond::Repair => one(situation, finding, rule, lasting, past),
+        Respond::FailOver | Respond::Repair | Respond::Degrade => {
+            one(situation, finding, rule, lasting, past)
+        }
     };
     let said = format!("rule {number} of {}: {}", situation.spec.rules.name, rule.respond);
     Some(Response { finding: Some(finding.kind), rule: Some(said), ..response })
@@ -117,8 +119,11 @@ fn choose(answers: impl Iterator<Item = Response>, findings: &[Finding]) -> Resp
     for response in answers {
         match response.act {
             Act::Open(_) => return response,
-            // A lost primary is not to be busied with repairs while its failover waits.
-            Act::Wait(Respond::FailOver) => return waiting.unwrap_or(response),
+            // A lost primary is not to be busied with repairs while its failover waits; one that
+            // lives is, once it is clear that nobody can take over.
+            Act::Wait(Respond::FailOver) if !response.held || loses(&response) => {
+                return waiting.unwrap_or(response);
+            }
             Act::Wait(_) => waiting = waiting.or(Some(response)),
             Act::Alert => alert = alert.or(Some(response)),
             Act::Nothing => {}
@@ -132,6 +137,10 @@ fn choose(answers: impl Iterator<Item = Response>, findings: &[Finding]) -> Resp
         };
         Response::plain(Act::Nothing, why.to_owned())
     })
+}
+
+fn loses(response: &Response) -> bool {
+    response.finding.is_some_and(FindingKind::is_loss)
 }
 
 impl Response {
@@ -180,7 +189,7 @@ fn one(
     if let Some(limit) = rule.per_hour.filter(|limit| spent >= *limit as usize) {
         let by_hand = match rule.respond {
             Respond::FailOver => format!("regent failover {}", situation.spec.name),
-            Respond::Repair | Respond::Alert | Respond::Nothing => {
+            Respond::Repair | Respond::Degrade | Respond::Alert | Respond::Nothing => {
                 format!("regent repair {}", situation.spec.name)
             }
         };
@@ -191,7 +200,8 @@ fn one(
     }
     let (kind, plan) = match rule.respond {
         Respond::FailOver => {
-            if let Some(why) = planning::hopeless(situation, rule.accept_loss) {
+            let objection = planning::hopeless(situation, rule.accept_loss);
+            if let Some(why) = objection.or_else(|| planning::pointless(situation, finding)) {
                 return hold(why);
             }
             let Some(from) = situation.primary() else {
@@ -203,6 +213,7 @@ fn one(
             Some(plan) if !plan.is_empty() => (Kind::Repair, plan),
             Some(_) | None => return wait("it cannot be mended now".to_owned()),
         },
+        Respond::Degrade => (Kind::Repair, planning::degrade(&situation.state.writer)),
         Respond::Alert | Respond::Nothing => return wait("no act".to_owned()),
     };
     let Some(from) = situation.primary().map(|server| server.name.clone()) else {

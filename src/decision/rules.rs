@@ -3,14 +3,21 @@
 //! A rule file is an ordered list; the first rule that matches a finding decides. Conditions are
 //! flat and responses are a closed list, so that a rule can be read aloud and checked by machine.
 
-use super::diagnosis::{ALL_KINDS, FindingKind};
+mod mistakes;
+
+pub use mistakes::{Mistake, RuleError};
+
+use super::diagnosis::FindingKind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
 /// The rules that come with the program, under the names a configuration uses.
-pub const SHIPPED: &[(&str, &str)] =
-    &[("default", include_str!("../../failover-rules/default.yaml"))];
+pub const SHIPPED: &[(&str, &str)] = &[
+    ("default", include_str!("../../failover-rules/default.yaml")),
+    ("cautious", include_str!("../../failover-rules/cautious.yaml")),
+    ("cross-data-center", include_str!("../../failover-rules/cross-data-center.yaml")),
+];
 
 /// An ordered list of rules; the first that matches a finding decides.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,6 +73,8 @@ pub enum Respond {
     FailOver,
     /// Bring the server to its declared role.
     Repair,
+    /// Let commits go on without acknowledgements until a replica is back.
+    Degrade,
     /// Tell people.
     Alert,
     /// Show it, no more.
@@ -77,6 +86,7 @@ impl fmt::Display for Respond {
         f.write_str(match self {
             Respond::FailOver => "fail_over",
             Respond::Repair => "repair",
+            Respond::Degrade => "degrade",
             Respond::Alert => "alert",
             Respond::Nothing => "nothing",
         })
@@ -104,55 +114,6 @@ struct File {
     rules: Vec<Rule>,
 }
 
-/// Why a rule file cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RuleError {
-    /// It is not YAML of the right form.
-    #[error("{name}{place}: {text}")]
-    Form {
-        /// The file.
-        name: String,
-        /// `:line:column` when known.
-        place: String,
-        /// The parser's words.
-        text: String,
-    },
-    /// A rule cannot ever decide.
-    #[error("{name}: rule {number} for {finding} never decides: rule {earlier} comes first")]
-    Shadowed {
-        /// The file.
-        name: String,
-        /// Its place, from 1.
-        number: usize,
-        /// The finding.
-        finding: FindingKind,
-        /// The earlier rule's place, from 1.
-        earlier: usize,
-    },
-    /// A finding is left without any rule.
-    #[error("{name}: no rule for {finding}; add one, `respond: nothing` if that is meant")]
-    Missing {
-        /// The file.
-        name: String,
-        /// The finding.
-        finding: FindingKind,
-    },
-    /// A response that makes no sense for the finding.
-    #[error("{name}: rule {number} answers {finding} with {respond}; right would be {right}")]
-    Senseless {
-        /// The file.
-        name: String,
-        /// Its place, from 1.
-        number: usize,
-        /// The finding.
-        finding: FindingKind,
-        /// What it asks for.
-        respond: Respond,
-        /// What could be asked for.
-        right: &'static str,
-    },
-}
-
 impl RuleSet {
     /// The shipped set of that name.
     pub fn shipped(name: &str) -> Option<RuleSet> {
@@ -166,10 +127,11 @@ impl RuleSet {
             let place = error
                 .location()
                 .map_or(String::new(), |at| format!(":{}:{}", at.line(), at.column()));
-            vec![RuleError::Form { name: name.to_owned(), place, text: error.to_string() }]
+            let mistake = Mistake::Form(error.to_string());
+            vec![RuleError { name: name.to_owned(), place, mistake }]
         })?;
         let set = RuleSet { name: name.to_owned(), rules: file.rules, candidates: file.candidates };
-        let mistakes = set.mistakes();
+        let mistakes = mistakes::all(&set, text);
         if mistakes.is_empty() { Ok(set) } else { Err(mistakes) }
     }
 
@@ -177,8 +139,7 @@ impl RuleSet {
     pub fn before(rules: Vec<Rule>, rest: RuleSet) -> Result<RuleSet, Vec<RuleError>> {
         let candidates = rest.candidates;
         let mut set = RuleSet { name: "own".to_owned(), rules, candidates };
-        let mut mistakes = set.mistakes();
-        mistakes.retain(|mistake| !matches!(mistake, RuleError::Missing { .. }));
+        let mistakes = mistakes::of_rules(&set, "");
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -198,42 +159,6 @@ impl RuleSet {
         };
         let place = self.rules.iter().position(|rule| matches(&rule))?;
         Some((place + 1, &self.rules[place]))
-    }
-
-    fn mistakes(&self) -> Vec<RuleError> {
-        let name = || self.name.clone();
-        let mut found = Vec::new();
-        for (place, rule) in self.rules.iter().enumerate() {
-            for &finding in &rule.findings {
-                let covers = |earlier: &&Rule| {
-                    earlier.findings.contains(&finding)
-                        && (earlier.durability.is_none() || earlier.durability == rule.durability)
-                };
-                if let Some(earlier) = self.rules[..place].iter().position(|rule| covers(&rule)) {
-                    let (number, earlier) = (place + 1, earlier + 1);
-                    found.push(RuleError::Shadowed { name: name(), number, finding, earlier });
-                }
-                if let Some(right) = finding.senseless(rule.respond) {
-                    let (number, respond) = (place + 1, rule.respond);
-                    found.push(RuleError::Senseless {
-                        name: name(),
-                        number,
-                        finding,
-                        respond,
-                        right,
-                    });
-                }
-            }
-        }
-        for &finding in ALL_KINDS {
-            for durability in [DurabilityKind::Lossless, DurabilityKind::BestEffort] {
-                let missing = RuleError::Missing { name: name(), finding };
-                if self.decide(finding, durability).is_none() && !found.contains(&missing) {
-                    found.push(missing);
-                }
-            }
-        }
-        found
     }
 }
 
@@ -278,7 +203,14 @@ pub mod spans {
 
 #[cfg(test)]
 mod tests {
+    use super::super::diagnosis::ALL_KINDS;
     use super::*;
+
+    fn told(text: &str) -> Vec<String> {
+        let mistakes = RuleSet::parse("mine.yaml", text).unwrap_err();
+        let missing = |mistake: &&RuleError| !matches!(mistake.mistake, Mistake::Missing(_));
+        mistakes.iter().filter(missing).map(ToString::to_string).collect()
+    }
 
     #[test]
     fn shipped_sets_are_right() {
@@ -288,18 +220,55 @@ mod tests {
     }
 
     #[test]
-    fn a_shadowed_rule_is_refused() {
+    fn a_rule_that_never_decides_is_refused_with_its_place() {
         let extra = "  - { findings: [primary_dead], respond: alert }\n";
         let text = format!("{}{extra}", SHIPPED[0].1);
-        let mistakes = RuleSet::parse("mine", &text).unwrap_err();
-        assert!(matches!(
-            mistakes[..],
-            [RuleError::Shadowed { finding: FindingKind::PrimaryDead, .. }]
-        ));
+        let line = text.lines().count();
+        let mistakes = told(&text);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        let start = format!("mine.yaml:{line}:18: ");
+        assert!(mistakes[0].starts_with(&start), "{mistakes:?}");
+        assert!(mistakes[0].ends_with("for primary_dead never decides: rule 1 comes first"));
     }
 
     #[test]
-    fn mistakes_name_their_place() {
+    fn two_rules_may_hide_a_third_together() {
+        let text = "rules:\n\
+            # primary_dead twice\n\
+            - findings: [primary_dead]\n  durability: lossless\n  respond: alert\n\
+            - findings: [primary_dead]\n  durability: best_effort\n  respond: alert\n\
+            - findings:\n    - primary_hung\n    - primary_dead\n  respond: alert\n";
+        let mistakes = told(text);
+        assert_eq!(
+            mistakes,
+            ["mine.yaml:11:7: rule 3 for primary_dead never decides: rules 1 and 2 come first"]
+        );
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_refused() {
+        let rule = |rest: &str| format!("rules:\n  - {{ findings: [primary_dead], {rest} }}\n");
+        for (rest, word) in [
+            ("respond: alert, accept_loss: true", "accept_loss"),
+            ("respond: nothing, confirm: 3s", "confirm"),
+            ("respond: alert, cooldown: 3s", "cooldown"),
+            ("respond: alert, per_hour: 3", "per_hour"),
+            ("respond: fail_over, per_hour: 0", "per_hour"),
+            ("respond: repair", "no repair"),
+        ] {
+            let mistakes = told(&rule(rest));
+            assert!(mistakes.len() == 1 && mistakes[0].contains(word), "{rest}: {mistakes:?}");
+            assert!(mistakes[0].starts_with("mine.yaml:2:"), "{mistakes:?}");
+        }
+        let empty = told("rules:\n  - { findings: [], respond: alert }\n");
+        assert_eq!(empty, ["mine.yaml:2:3: rule 1 never decides: it lists no finding"]);
+        let twice =
+            told("rules:\n  - { findings: [primary_dead, primary_dead], respond: alert }\n");
+        assert_eq!(twice, ["mine.yaml:2:32: rule 1 lists primary_dead twice"]);
+    }
+
+    #[test]
+    fn mistakes_of_form_name_their_place() {
         let text = "rules:\n  - { findings: [primary_ded], respond: alert }\n";
         let mistakes = RuleSet::parse("mine.yaml", text).unwrap_err();
         let text = mistakes[0].to_string();

@@ -5,8 +5,8 @@
 
 use super::cluster::{ClusterState, Writer};
 use super::gtid::Gtids;
-use super::report::{Channel, Receiver, Sight, Status};
-use super::topology::{ClusterSpec, ServerName, ServerSpec, Timing, WatcherName};
+use super::report::{Channel, Receiver, Sight, Status, StorageFault};
+use super::topology::{ClusterSpec, DataCenter, ServerName, ServerSpec, Timing, WatcherName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +20,19 @@ pub struct Situation {
     pub state: ClusterState,
     /// How long things take.
     pub timing: Timing,
-    /// All declared watchers.
-    pub watchers: Vec<WatcherName>,
+    /// All declared watchers, and where they stand.
+    pub watchers: BTreeMap<WatcherName, DataCenter>,
     /// What each watcher last saw of each server.
     pub views: BTreeMap<ServerName, BTreeMap<WatcherName, View>>,
     /// For how long the leader's canary row could not be written on the primary although it was
     /// tried; `None` while writing it works, or while nobody tries.
     pub canary_stalled: Option<Duration>,
+    /// Why the primary refused the leader's last canary row, where its storage is to blame.
+    pub canary_refused: Option<StorageFault>,
 }
+
+/// So many probes of each watcher are remembered, to tell a server that comes and goes.
+pub const PROBES_REMEMBERED: u32 = 32;
 
 /// What one watcher last saw of one server.
 #[derive(Clone, Debug)]
@@ -40,6 +45,8 @@ pub struct View {
     pub lasting: Duration,
     /// In how many probes in a row; failed ones confirm each other, whatever their kind.
     pub times: u32,
+    /// How often the server ceased to answer within the last [`PROBES_REMEMBERED`] probes.
+    pub falls: u32,
     /// How long ago the server was last seen to receive something from its source, be it only a
     /// heartbeat; `None` when never.
     pub heard_source: Option<Duration>,
@@ -57,6 +64,7 @@ impl View {
             age: Duration::from_millis(100),
             lasting: Duration::from_secs(10),
             times: 50,
+            falls: 0,
             heard_source: None,
             last_alive: None,
             held: None,
@@ -109,6 +117,21 @@ impl Situation {
         channel.is_some_and(|channel| channel.source == source.address)
     }
 
+    /// Whether what a server follows is the primary, or the server that its declaration allows it
+    /// to follow instead and that replicates from the primary itself.
+    pub fn leads_to_primary(&self, server: &ServerSpec) -> bool {
+        let Some(primary) = self.primary() else {
+            return false;
+        };
+        let relay = server.follows.as_ref().and_then(|name| self.spec.server(name));
+        let relays = |relay: &ServerSpec| {
+            let channel = self.status(&relay.name).and_then(Status::channel);
+            channel.is_some_and(|it| it.source == primary.address && it.listens() && it.applying)
+        };
+        self.follows(&server.name, primary)
+            || relay.is_some_and(|relay| self.follows(&server.name, relay) && relays(relay))
+    }
+
     /// All declared servers but the primary.
     pub fn replicas(&self) -> impl Iterator<Item = &ServerSpec> {
         let primary = self.primary().map(|server| server.name.clone());
@@ -135,6 +158,22 @@ impl Situation {
             }
         }
         witnesses
+    }
+
+    /// Replicas that try to receive from the primary and hear nothing, though they are well.
+    pub fn deaf(&self) -> Vec<&ServerName> {
+        let witnesses = self.witnesses();
+        let heard =
+            |replica: &&ServerSpec| witnesses.iter().any(|(name, _)| **name == replica.name);
+        let listens = |replica: &&ServerSpec| {
+            let channel = self.status(&replica.name).and_then(Status::channel);
+            let of_primary = |channel: &&Channel| {
+                self.primary().is_some_and(|primary| channel.source == primary.address)
+            };
+            channel.filter(of_primary).is_some_and(Channel::listens)
+        };
+        let deaf = self.replicas().filter(|replica| listens(replica) && !heard(replica));
+        deaf.map(|replica| &replica.name).collect()
     }
 
     /// The same situation, did these servers follow the primary already.

@@ -51,6 +51,36 @@ pub struct ServerSpec {
     pub data_center: DataCenter,
     /// How welcome it is as a primary.
     pub promotion: Promotion,
+    /// A replica that it may follow instead of the primary.
+    pub follows: Option<ServerName>,
+    /// Where it lets administrators in when all its connections are taken.
+    pub admin_address: Option<Endpoint>,
+    /// What takes it out of service from outside.
+    pub fence: Option<Fence>,
+}
+
+impl ServerSpec {
+    /// A server of which nothing else is said.
+    pub fn new(name: ServerName, address: Endpoint, data_center: DataCenter) -> ServerSpec {
+        ServerSpec {
+            name,
+            address,
+            data_center,
+            promotion: Promotion::default(),
+            follows: None,
+            admin_address: None,
+            fence: None,
+        }
+    }
+}
+
+/// A command that takes a server out of service, whatever state it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// After which it is killed and counts as failed.
+    pub limit: Duration,
 }
 
 /// What an acknowledged commit must survive.

@@ -1,34 +1,21 @@
-//! Writes canary rows on primaries, over one connection each.
+//! Writes canary rows on primaries, over a connection or two each.
 
-use super::mysql::canary::{CanaryError, write_canary};
-use super::mysql::connect::connect;
+use super::mysql::canary::Canary;
 use crate::clock::{Clock, Moment};
-use crate::config::{Account, Config};
-use crate::decision::topology::{Endpoint, Epoch, ServerKey, WatcherName};
+use crate::config::Config;
+use crate::decision::topology::{Epoch, ServerKey, WatcherName};
 use crate::watcher::{CanaryResult, Input};
-use mysql_async::Conn;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
-use tracing::debug;
-
-/// How long one row may take once there is a connection.
-const LIMIT: Duration = Duration::from_secs(2);
 
 /// Where canary rows are written.
 pub struct Canaries {
-    perches: BTreeMap<ServerKey, Arc<Perch>>,
+    canaries: BTreeMap<ServerKey, Arc<Mutex<Canary>>>,
     own: WatcherName,
     clock: Clock,
     inbox: mpsc::Sender<Input>,
-}
-
-struct Perch {
-    address: Endpoint,
-    account: Account,
-    conn: Mutex<Option<Conn>>,
 }
 
 impl Canaries {
@@ -39,29 +26,27 @@ impl Canaries {
         clock: Clock,
         inbox: &mpsc::Sender<Input>,
     ) -> Canaries {
-        let mut perches = BTreeMap::new();
+        let mut canaries = BTreeMap::new();
         for cluster in &config.clusters {
             for server in &cluster.spec.servers {
                 let key =
                     ServerKey { cluster: cluster.spec.name.clone(), server: server.name.clone() };
-                let perch = Perch {
-                    address: server.address.clone(),
-                    account: cluster.credentials.monitor.clone(),
-                    conn: Mutex::new(None),
-                };
-                perches.insert(key, Arc::new(perch));
+                let canary = Canary::new(server.clone(), cluster.credentials.monitor.clone());
+                canaries.insert(key, Arc::new(Mutex::new(canary)));
             }
         }
-        Canaries { perches, own: own.clone(), clock, inbox: inbox.clone() }
+        Canaries { canaries, own: own.clone(), clock, inbox: inbox.clone() }
     }
 
     /// Writes the row of `epoch` in a task of its own, unless `permit` has passed by then.
     pub fn write(&self, server: ServerKey, epoch: Epoch, permit: Moment) {
-        let found = self.perches.get(&server).cloned();
+        let found = self.canaries.get(&server).cloned();
         let (own, clock, inbox) = (self.own.clone(), self.clock, self.inbox.clone());
         tokio::spawn(async move {
             let result = match found {
-                Some(perch) if clock.now().moment <= permit => perch.write(&own, epoch).await,
+                Some(canary) if clock.now().moment <= permit => {
+                    canary.lock().await.write(&own, epoch).await
+                }
                 _ => CanaryResult::Unknown,
             };
             let _ = inbox.send(Input::CanaryDone { server, result }).await;
@@ -69,30 +54,8 @@ impl Canaries {
     }
 }
 
-impl Perch {
-    async fn write(&self, own: &WatcherName, epoch: Epoch) -> CanaryResult {
-        let mut place = self.conn.lock().await;
-        let kept = match place.take() {
-            Some(conn) => Some(conn),
-            None => connect(&self.address, &self.account, LIMIT).await.ok(),
-        };
-        let Some(mut conn) = kept else { return CanaryResult::Unknown };
-        match write_canary(&mut conn, own, epoch, LIMIT).await {
-            Ok(()) => {
-                *place = Some(conn);
-                CanaryResult::Written
-            }
-            Err(CanaryError::Stalled) => CanaryResult::Stalled,
-            Err(CanaryError::Database(error)) => {
-                debug!(address = %self.address, "canary row not written: {error}");
-                CanaryResult::Unknown
-            }
-        }
-    }
-}
-
 impl fmt::Debug for Canaries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Canaries").field("servers", &self.perches.len()).finish_non_exhaustive()
+        f.debug_struct("Canaries").field("servers", &self.canaries.len()).finish_non_exhaustive()
     }
 }

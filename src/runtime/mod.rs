@@ -2,6 +2,7 @@
 
 pub mod canaries;
 pub mod disk;
+pub mod fence;
 pub mod handle;
 pub mod metrics;
 pub mod mysql;

@@ -37,7 +37,8 @@ impl Orders {
                 let key =
                     ServerKey { cluster: cluster.spec.name.clone(), server: server.name.clone() };
                 let access = Access {
-                    address: server.address.clone(),
+                    server: server.clone(),
+                    cluster: cluster.spec.name.clone(),
                     credentials: cluster.credentials.clone(),
                     timing: config.timing,
                     clock,
@@ -77,12 +78,16 @@ async fn attempt(
     turn: Arc<Mutex<()>>,
     metrics: &Metrics,
 ) -> Outcome {
-    let _turn = turn.lock().await;
+    // What acts from outside must not wait for what hangs inside.
+    let _turn = match order.step.is_external() {
+        true => None,
+        false => Some(turn.lock().await),
+    };
     let clock = access.clock;
     let begun = clock.now().moment;
-    let (step, permit) = (order.step.clone(), order.permit);
+    let (step, epoch, permit) = (order.step.clone(), order.epoch, order.permit);
     // In a task of its own, so that a panic in the driver costs one attempt.
-    let working = tokio::spawn(async move { perform(&step, &access, permit).await });
+    let working = tokio::spawn(async move { perform(&step, epoch, &access, permit).await });
     let outcome = match AbortOnDrop(working).join().await {
         Ok(outcome) => outcome,
         Err(_) => Outcome::Retry("the step failed inside the driver".to_owned()),

@@ -32,11 +32,11 @@ impl Probes {
                 let key =
                     ServerKey { cluster: cluster.spec.name.clone(), server: server.name.clone() };
                 let account = cluster.credentials.monitor.clone();
-                let address = server.address.clone();
+                let server = server.clone();
                 let timing = config.timing;
                 let post = Post {
                     key: key.clone(),
-                    make: Box::new(move || Prober::new(address.clone(), account.clone(), timing)),
+                    make: Box::new(move || Prober::new(&server, account.clone(), timing)),
                     clock,
                     metrics: metrics.clone(),
                     inbox: inbox.clone(),

@@ -12,7 +12,7 @@ use crate::decision::planning::{self, Decision};
 use crate::decision::procedure::{
     Ending, Guard, Kind, Next, Procedure, Standing, StepState, Waiting,
 };
-use crate::decision::report::Receiver;
+use crate::decision::report::{Receiver, StorageFault};
 use crate::decision::response::{self, Act, Past, Response};
 use crate::decision::situation::Situation;
 use crate::decision::topology::{ClusterName, ServerName};
@@ -44,6 +44,8 @@ const CANARY_PATIENCE: Duration = Duration::from_millis(1500);
 #[derive(Debug)]
 pub(super) struct Duty {
     next: Moment,
+    /// Since when this watcher leads.
+    begun: Moment,
     /// A report of this cluster showed no life; everybody should look.
     pub(super) alarmed: bool,
     last_alarm: Option<Moment>,
@@ -67,12 +69,16 @@ struct Canary {
     under_way: bool,
     /// Since when it was tried in vain.
     in_vain: Option<Moment>,
+    /// Why the storage took no row the last time.
+    refused: Option<StorageFault>,
 }
 
 #[derive(Debug)]
 struct Track {
-    /// Since when it is there without a break.
-    since: Moment,
+    /// For how long it was there until the last look, less the time it was away: what comes and goes
+    /// confirms itself only when it is there more than away.
+    lasted: Duration,
+    looked: Moment,
     seen: Moment,
     present: bool,
     /// Whether people were told.
@@ -82,10 +88,41 @@ struct Track {
     text: String,
 }
 
+impl Track {
+    fn begin(now: Moment) -> Track {
+        Track {
+            lasted: Duration::ZERO,
+            looked: now,
+            seen: now,
+            present: true,
+            noted: false,
+            held: false,
+            text: String::new(),
+        }
+    }
+
+    /// Accounts for the time since the last look.
+    fn pass(&mut self, now: Moment) {
+        let passed = now.since(self.looked);
+        self.lasted = match self.present {
+            // Nobody looked while a procedure was open.
+            true => self.lasted + passed.min(CALM * 2),
+            false => self.lasted.saturating_sub(passed),
+        };
+        self.looked = now;
+        self.present = false;
+    }
+
+    fn lasting(&self, now: Moment) -> Duration {
+        self.lasted + now.since(self.looked)
+    }
+}
+
 impl Duty {
     pub(super) fn new(now: Now, state: Option<&ClusterState>) -> Duty {
         Duty {
             next: now.moment,
+            begun: now.moment,
             alarmed: false,
             last_alarm: None,
             proposed: 0,
@@ -148,10 +185,20 @@ impl Duty {
             return;
         }
         self.canary.under_way = false;
+        self.canary.refused = None;
         match result {
             CanaryResult::Written | CanaryResult::Unknown => self.canary.in_vain = None,
             CanaryResult::Stalled => self.look_now(now),
+            CanaryResult::Refused(fault) => {
+                self.canary.refused = Some(fault);
+                self.look_now(now);
+            }
         }
+    }
+
+    /// Why the primary's storage took no canary row the last time.
+    pub(super) fn canary_refused(&self) -> Option<StorageFault> {
+        self.canary.refused
     }
 
     /// For how long the canary row has been tried in vain, once that is long enough to tell.
@@ -160,10 +207,19 @@ impl Duty {
         stalled.filter(|stalled| *stalled >= CANARY_PATIENCE)
     }
 
-    /// For how long a finding has been there.
+    /// For how long a finding has been there. Ways of losing the primary count together: it may be
+    /// found refused, hung and unreachable in turn.
     pub(super) fn lasting(&self, now: Moment, finding: &Finding) -> Duration {
-        let track = self.tracks.get(&(finding.kind, finding.server.clone()));
-        track.filter(|track| track.present).map_or(Duration::ZERO, |track| now.since(track.since))
+        let one_loss = |kind: FindingKind| kind.is_loss() && finding.kind.is_loss();
+        let same = self.tracks.iter().filter(|((kind, server), _)| {
+            (*kind == finding.kind || one_loss(*kind)) && *server == finding.server
+        });
+        let present = same.clone().any(|(_, track)| track.present);
+        let lasting = same.map(|(_, track)| match track.present {
+            true => track.lasting(now),
+            false => track.lasted,
+        });
+        lasting.filter(|_| present).sum()
     }
 
     /// What was done before, for cooldowns and budgets.
@@ -246,7 +302,7 @@ impl Duty {
     fn follow(&mut self, now: Moment, situation: &Situation, findings: &[Finding]) -> Vec<Command> {
         let cluster = &situation.spec.name;
         for track in self.tracks.values_mut() {
-            track.present = false;
+            track.pass(now);
         }
         let mut notes = Vec::new();
         let mut note = |kind: &str, text: String| {
@@ -254,20 +310,8 @@ impl Duty {
             notes.push(Command::Note { cluster, kind, text });
         };
         for finding in findings {
-            let fresh = || Track {
-                since: now,
-                seen: now,
-                present: true,
-                noted: false,
-                held: false,
-                text: String::new(),
-            };
             let key = (finding.kind, finding.server.clone());
-            let track = self.tracks.entry(key).or_insert_with(fresh);
-            // Away for longer than one look: it begins anew.
-            if now.since(track.seen) > CALM * 2 {
-                track.since = now;
-            }
+            let track = self.tracks.entry(key).or_insert_with(|| Track::begin(now));
             track.seen = now;
             track.present = true;
             track.text.clone_from(&finding.text);
@@ -275,7 +319,7 @@ impl Duty {
             if finding.server.as_ref().is_some_and(left_alone) {
                 continue;
             }
-            if !track.noted && now.since(track.since) >= NOTE_AFTER {
+            if !track.noted && track.lasting(now) >= NOTE_AFTER {
                 track.noted = true;
                 note("finding_began", format!("{}: {}", finding.kind, finding.text));
             }
@@ -307,17 +351,13 @@ impl Duty {
     /// lag limit; one that was too far behind must come well below the limit before it is taken back.
     fn choose_readable(&mut self, situation: &Situation) {
         let limit = situation.spec.max_replica_lag;
-        let Some(primary) = situation.primary().map(|server| server.address.clone()) else {
-            self.readable.clear();
-            return;
-        };
         let mut readable = BTreeSet::new();
         for replica in situation.replicas() {
             let channel = situation.status(&replica.name).and_then(|status| status.channel());
             let Some(channel) = channel else { continue };
             let was = self.readable.contains(&replica.name);
             let limit = if was { limit } else { limit * 4 / 5 };
-            let fit = channel.source == primary
+            let fit = situation.leads_to_primary(replica)
                 && channel.applying
                 && channel.receiver != Receiver::Stopped
                 && channel.error.is_none()
@@ -363,6 +403,9 @@ impl Duty {
                 self.wait(now.moment, waiting, free_from);
                 Vec::new()
             }
+            // A new leader has not seen everybody who was surveyed; what it does not know of a
+            // candidate could only speak against it.
+            Next::Decide if self.is_new_to(now.moment, situation, open) => Vec::new(),
             Next::Decide => match planning::promote(situation, open) {
                 Decision::Promote { stages, to, why, loss } => vec![Command::Extend {
                     cluster: cluster.clone(),
@@ -394,6 +437,12 @@ impl Duty {
         }
     }
 
+    /// Whether this watcher leads since a moment ago and has no status yet of a surveyed server.
+    fn is_new_to(&self, now: Moment, situation: &Situation, open: &Procedure) -> bool {
+        let young = now.since(self.begun) < situation.stale_after() * 2;
+        young && open.stopped().into_iter().any(|server| situation.status(server).is_none())
+    }
+
     fn standing(
         &mut self,
         now: Moment,
@@ -404,7 +453,7 @@ impl Duty {
     ) -> Standing {
         let mut standing = Standing { term, ..Standing::default() };
         let proven = situation.state.protection.proven_by(open.stopped());
-        if proven || open.former_is_read_only() || now >= free_from {
+        if proven || open.former_is_fenced() || now >= free_from {
             standing.guards.insert(Guard::FormerPrimaryFenced);
         }
         for stage in 0..open.plan.len() {

@@ -313,9 +313,10 @@ impl Watcher {
             spec: spec.clone(),
             state: self.state.clusters.get(name).map(ClusterState::present).unwrap_or_default(),
             timing: self.setup.timing,
-            watchers: self.setup.watchers.keys().cloned().collect(),
+            watchers: self.setup.watchers.clone(),
             views,
             canary_stalled: leading.duties.get(name).and_then(|duty| duty.canary_stalled(now)),
+            canary_refused: leading.duties.get(name).and_then(Duty::canary_refused),
         })
     }
 

@@ -19,7 +19,7 @@ pub use machine::{Fatal, Setup, Watcher};
 use crate::clock::Moment;
 use crate::decision::lease::{FromProxy, ToProxy};
 use crate::decision::plan::{Outcome, Step};
-use crate::decision::report::Sight;
+use crate::decision::report::{Sight, StorageFault};
 use crate::decision::topology::{ClusterName, Epoch, ProxyName, ServerKey, WatcherName};
 use crate::decision::view::{EventView, Request, Response};
 use serde::{Deserialize, Serialize};
@@ -144,7 +144,9 @@ pub enum CanaryResult {
     Written,
     /// The server took the statement and did not end it in time.
     Stalled,
-    /// It was not tried, or refused at once; nothing is known of the storage.
+    /// The server's storage took no row.
+    Refused(StorageFault),
+    /// It was not tried, or refused for another reason; nothing is known of the storage.
     Unknown,
 }
 

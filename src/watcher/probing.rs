@@ -123,6 +123,8 @@ struct Row {
     last_alive: Option<Moment>,
     /// What the server held when it was last alive, if it no longer is.
     held: Option<Gtids>,
+    /// The last probes, a bit for each that showed no life, the newest lowest.
+    silences: u32,
 }
 
 /// What a report changed.
@@ -149,6 +151,7 @@ impl Table {
                 heard: None,
                 last_alive: alive,
                 held: None,
+                silences: u32::from(alive.is_none()),
             };
             rows.insert(from.clone(), row);
             return News::Notable;
@@ -170,6 +173,7 @@ impl Table {
             (Sight::Alive(status), _) => Some(status.executed),
             (_, _) => row.held.take(),
         };
+        row.silences = row.silences << 1 | u32::from(alive.is_none());
         row.arrived = now;
         row.last_alive = alive.or(row.last_alive);
         if notable { News::Notable } else { News::Nothing }
@@ -214,6 +218,7 @@ impl Table {
                 age: now.since(row.arrived),
                 lasting: now.since(row.since),
                 times: row.times,
+                falls: falls(row.silences),
                 heard_source: heard.or(young.then_some(Duration::ZERO)),
                 last_alive: row.last_alive.map(|alive| now.since(alive)),
                 held: row.held.clone(),
@@ -221,6 +226,11 @@ impl Table {
         };
         rows.into_iter().flatten().map(|(watcher, row)| (watcher.clone(), view(row))).collect()
     }
+}
+
+/// How often an answer was followed by silence.
+fn falls(silences: u32) -> u32 {
+    (silences & !(silences >> 1) & (u32::MAX >> 1)).count_ones()
 }
 
 /// Whether a status changed in a way that decisions look at.

@@ -30,26 +30,47 @@ kinds! {
     WatchersMissing = "watchers_missing";
     /// A majority of watchers finds nobody listening where the primary was.
     PrimaryDead = "primary_dead";
+    /// Neither the primary nor any watcher of its data center is heard of: the place is lost or cut
+    /// off, and no replica elsewhere hears it.
+    PrimaryIsolated = "primary_isolated";
+    /// A few watchers reach the primary, a majority and all replicas do not.
+    PrimaryReachableToFew = "primary_reachable_to_few";
     /// A majority gets no answer from the primary's host, and no replica hears it.
     PrimaryUnreachable = "primary_unreachable";
     /// The primary accepts connections, answers no majority, and no replica hears it.
     PrimaryHung = "primary_hung";
     /// Some watchers cannot reach the primary, but others or its replicas do.
     PrimaryUnreachableInPart = "primary_unreachable_in_part";
+    /// The primary answers no majority in time, but replicas hear it: it is busy, not dead.
+    PrimaryOverloaded = "primary_overloaded";
     /// The primary runs but lets no watcher in: too many connections, starting, account refused.
     PrimaryUseless = "primary_useless";
     /// The primary came back without transactions that its replicas hold.
     PrimaryLostTransactions = "primary_lost_transactions";
     /// The primary takes no writes although it should.
     PrimaryReadOnly = "primary_read_only";
+    /// The primary's storage has no room left.
+    PrimaryStorageFull = "primary_storage_full";
+    /// The primary's storage refuses writes: read-only or broken.
+    PrimaryStorageFailing = "primary_storage_failing";
     /// The primary answers, but a write on it does not end.
     PrimaryStalled = "primary_stalled";
+    /// Watchers reach the primary, but none of its replicas hears it.
+    PrimaryCannotReplicate = "primary_cannot_replicate";
+    /// The primary ceases to answer and comes back, again and again.
+    PrimaryFlapping = "primary_flapping";
+    /// All connections of the primary are taken.
+    PrimaryCrowded = "primary_crowded";
     /// There is no primary, no procedure is open, and the former one is back.
     RouteClosed = "route_closed";
     /// Another server takes writes.
     SecondWriter = "second_writer";
+    /// A replica that follows the primary could be written to.
+    ReplicaWritable = "replica_writable";
     /// Commits on the primary wait and too few replicas are there to acknowledge.
     CommitsBlocked = "commits_blocked";
+    /// Commits do not wait, as the rules chose, until a replica is back to acknowledge.
+    Degraded = "degraded";
     /// The cluster is to be lossless and commits do not wait as they should.
     Unprotected = "unprotected";
     /// Acknowledgements come from the primary's own data center for lack of others.
@@ -58,8 +79,10 @@ kinds! {
     ReplicaDiverged = "replica_diverged";
     /// Replication stopped with an error.
     ReplicaBroken = "replica_broken";
-    /// A server does not follow the primary, or its replication is stopped, without an error.
+    /// A server follows nobody, or another server than it should.
     ReplicaAstray = "replica_astray";
+    /// A replica neither receives nor applies, or only one of both, without an error.
+    ReplicaStopped = "replica_stopped";
     /// A replica cannot be reached.
     ReplicaUnreachable = "replica_unreachable";
     /// A replica is further behind than reads allow.
@@ -73,17 +96,38 @@ kinds! {
 }
 
 impl FindingKind {
+    /// Whether it says that the primary is lost. A primary that is being lost may be found refused,
+    /// hung and unreachable in turn, and that is one loss.
+    pub fn is_loss(self) -> bool {
+        matches!(
+            self,
+            FindingKind::PrimaryDead
+                | FindingKind::PrimaryIsolated
+                | FindingKind::PrimaryReachableToFew
+                | FindingKind::PrimaryUnreachable
+                | FindingKind::PrimaryHung
+        )
+    }
+
     /// Why a response to it makes no sense, as what would be right; `None` when it does.
     pub fn senseless(self, respond: Respond) -> Option<&'static str> {
         let replaces = matches!(
             self,
             FindingKind::PrimaryDead
+                | FindingKind::PrimaryIsolated
+                | FindingKind::PrimaryReachableToFew
                 | FindingKind::PrimaryUnreachable
                 | FindingKind::PrimaryHung
+                | FindingKind::PrimaryOverloaded
                 | FindingKind::PrimaryUseless
                 | FindingKind::PrimaryLostTransactions
                 | FindingKind::PrimaryReadOnly
+                | FindingKind::PrimaryStorageFull
+                | FindingKind::PrimaryStorageFailing
                 | FindingKind::PrimaryStalled
+                | FindingKind::PrimaryCannotReplicate
+                | FindingKind::PrimaryFlapping
+                | FindingKind::PrimaryCrowded
                 | FindingKind::RouteClosed
         );
         let repairs = matches!(
@@ -91,14 +135,23 @@ impl FindingKind {
             FindingKind::PrimaryReadOnly
                 | FindingKind::RouteClosed
                 | FindingKind::SecondWriter
+                | FindingKind::ReplicaWritable
                 | FindingKind::Unprotected
                 | FindingKind::AcknowledgedNearby
                 | FindingKind::ReplicaAstray
+                | FindingKind::ReplicaStopped
         );
         match respond {
             Respond::FailOver if !replaces => Some("alert or nothing; the primary is not lost"),
             Respond::Repair if !repairs => Some("alert or nothing; there is no repair for it"),
-            Respond::FailOver | Respond::Repair | Respond::Alert | Respond::Nothing => None,
+            Respond::Degrade if self != FindingKind::CommitsBlocked => {
+                Some("alert or nothing; only commits_blocked can be answered so")
+            }
+            Respond::FailOver
+            | Respond::Repair
+            | Respond::Degrade
+            | Respond::Alert
+            | Respond::Nothing => None,
         }
     }
 }

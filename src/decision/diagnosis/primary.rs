@@ -1,11 +1,14 @@
-//! Is the primary alive, and does it do what its role asks?
+//! Does the primary do what its role asks, as far as it answers?
 
-use super::{CONFIRMING_PROBES, Finding, FindingKind, about, evidence, of};
+use super::{CONFIRMING_PROBES, Finding, FindingKind, about, evidence, lost, of};
 use crate::decision::cluster::Writer;
 use crate::decision::gtid::Gtids;
-use crate::decision::report::{Sight, Status, Writable};
-use crate::decision::situation::{Situation, View};
+use crate::decision::report::{Status, StorageFault, Writable};
+use crate::decision::situation::{PROBES_REMEMBERED, Situation, View};
 use crate::decision::topology::{ServerSpec, WatcherName};
+
+/// A primary that ceased to answer so often within the remembered probes comes and goes.
+const FLAPS: u32 = 3;
 
 pub(super) fn findings(situation: &Situation, primary: &ServerSpec) -> Vec<Finding> {
     let fresh: Vec<_> = situation.fresh(&primary.name).collect();
@@ -21,81 +24,64 @@ pub(super) fn findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
     }
     let failing = |view: &View| !view.sight.shows_life() && view.times >= CONFIRMING_PROBES;
     let blind = fresh.iter().filter(|(_, view)| failing(view)).count();
-    let finding = if blind >= situation.majority() {
-        Some(lost_primary(situation, primary, &fresh))
+    let lost = blind >= situation.majority();
+    let mut found = Vec::new();
+    if lost {
+        found.push(lost::finding(situation, primary, &fresh));
     } else if blind > 0 {
         let text = format!("{blind} watcher(s) cannot reach {}, others can", primary.name);
-        Some(of(FindingKind::PrimaryUnreachableInPart, primary, text, evidence(&fresh)))
-    } else {
-        None
-    };
+        found.push(of(FindingKind::PrimaryUnreachableInPart, primary, text, evidence(&fresh)));
+    }
     let Some(status) = situation.status(&primary.name) else {
         let useless = fresh.iter().find(|(_, view)| view.sight.shows_life());
-        return finding
-            .into_iter()
-            .chain(useless.map(|(_, view)| {
-                let text = format!("{} {}", primary.name, view.sight);
-                of(FindingKind::PrimaryUseless, primary, text, evidence(&fresh))
-            }))
-            .collect();
+        found.extend(useless.map(|(_, view)| {
+            let text = format!("{} {}", primary.name, view.sight);
+            of(FindingKind::PrimaryUseless, primary, text, evidence(&fresh))
+        }));
+        return found;
     };
-    let mut found: Vec<_> = finding.into_iter().collect();
     // What an alive primary says of itself counts only while a majority does not call it lost.
-    if blind < situation.majority() && situation.state.procedure.is_none() {
-        found.extend(primary_role(situation, primary, status));
+    if lost {
+        return found;
+    }
+    found.extend(flapping(situation, primary, &fresh));
+    if status.crowded {
+        let text = format!("all connections of {} are taken", primary.name);
+        found.push(of(FindingKind::PrimaryCrowded, primary, text, Vec::new()));
+    }
+    if situation.state.procedure.is_none() {
+        found.extend(role(situation, primary, status));
+        found.extend(cannot_replicate(situation, primary, status));
     }
     found
 }
 
-fn lost_primary(
+fn flapping(
     situation: &Situation,
     primary: &ServerSpec,
     fresh: &[(&WatcherName, &View)],
-) -> Finding {
-    let mut evidence = evidence(fresh);
-    let witnesses = situation.witnesses();
-    if !witnesses.is_empty() {
-        for (replica, heard) in &witnesses {
-            evidence.push(format!("{replica} heard from it {} ms ago", heard.as_millis()));
-        }
-        let text = format!(
-            "a majority of watchers cannot reach {}, but {} replica(s) still hear it",
-            primary.name,
-            witnesses.len()
-        );
-        return of(FindingKind::PrimaryUnreachableInPart, primary, text, evidence);
+) -> Option<Finding> {
+    let flaps = fresh.iter().filter(|(_, view)| view.falls >= FLAPS);
+    if flaps.count() < situation.majority() {
+        return None;
     }
-    let has =
-        |wanted: &Sight| fresh.iter().filter(|(_, view)| view.sight.same_kind(wanted)).count();
-    let (refused, hung) = (has(&Sight::Refused), has(&Sight::Hung));
-    evidence.push("no replica hears it".to_owned());
-    let (kind, text) = if refused >= situation.majority() {
-        (
-            FindingKind::PrimaryDead,
-            format!("{} is dead: nobody listens at {}", primary.name, primary.address),
-        )
-    } else if hung > 0 && hung >= refused {
-        (
-            FindingKind::PrimaryHung,
-            format!("{} accepts connections but answers nothing", primary.name),
-        )
-    } else {
-        (FindingKind::PrimaryUnreachable, format!("{} cannot be reached", primary.name))
+    let text = format!("{} ceases to answer and comes back, again and again", primary.name);
+    let line = |(watcher, view): &(&WatcherName, &View)| {
+        format!("watcher {watcher}: {} time(s) within {PROBES_REMEMBERED} probes", view.falls)
     };
-    of(kind, primary, text, evidence)
+    let evidence = fresh.iter().map(line).collect();
+    Some(of(FindingKind::PrimaryFlapping, primary, text, evidence))
+}
+
+fn is_open(situation: &Situation, status: &Status) -> bool {
+    let open = matches!(situation.state.writer, Writer::Open { .. });
+    open && status.writable == Writable::Open
 }
 
 /// Whether an alive primary does what its role asks.
-fn primary_role(situation: &Situation, primary: &ServerSpec, status: &Status) -> Option<Finding> {
-    let open = matches!(situation.state.writer, Writer::Open { .. });
-    if status.writable == Writable::Open && open {
-        let stalled = situation.canary_stalled?;
-        let text = format!(
-            "{} answers, but a write on it has not ended for {} ms: storage or a lock holds it",
-            primary.name,
-            stalled.as_millis()
-        );
-        return Some(of(FindingKind::PrimaryStalled, primary, text, Vec::new()));
+fn role(situation: &Situation, primary: &ServerSpec, status: &Status) -> Option<Finding> {
+    if is_open(situation, status) {
+        return storage(situation, primary);
     }
     let ahead = lost_by(situation, status);
     if let Some((replica, missing)) = ahead {
@@ -103,13 +89,54 @@ fn primary_role(situation: &Situation, primary: &ServerSpec, status: &Status) ->
             format!("{} lacks transactions that {} holds: {missing}", primary.name, replica.name);
         return Some(of(FindingKind::PrimaryLostTransactions, primary, text, Vec::new()));
     }
-    if !open {
-        let text =
-            format!("{} is back and holds everything; it can go on as primary", primary.name);
-        return Some(of(FindingKind::RouteClosed, primary, text, Vec::new()));
+    if matches!(situation.state.writer, Writer::Open { .. }) {
+        let text = format!("{} takes no writes although it is the primary", primary.name);
+        return Some(of(FindingKind::PrimaryReadOnly, primary, text, Vec::new()));
     }
-    let text = format!("{} takes no writes although it is the primary", primary.name);
-    Some(of(FindingKind::PrimaryReadOnly, primary, text, Vec::new()))
+    let text = format!("{} is back and holds everything; it can go on as primary", primary.name);
+    Some(of(FindingKind::RouteClosed, primary, text, Vec::new()))
+}
+
+/// What the leader's canary row says about the storage of a primary that answers.
+fn storage(situation: &Situation, primary: &ServerSpec) -> Option<Finding> {
+    let name = &primary.name;
+    let (kind, text) = match (situation.canary_refused, situation.canary_stalled) {
+        (Some(StorageFault::Full), _) => {
+            (FindingKind::PrimaryStorageFull, format!("the storage of {name} has no room left"))
+        }
+        (Some(StorageFault::Failing), _) => (
+            FindingKind::PrimaryStorageFailing,
+            format!("the storage of {name} refuses writes: it is read-only or broken"),
+        ),
+        (None, Some(stalled)) => (
+            FindingKind::PrimaryStalled,
+            format!(
+                "{name} answers, but a write on it has not ended for {} ms: storage or a lock \
+                 holds it",
+                stalled.as_millis()
+            ),
+        ),
+        (None, None) => return None,
+    };
+    Some(of(kind, primary, text, Vec::new()))
+}
+
+/// Watchers reach the primary, while its replicas try to and hear nothing. Where commits wait for
+/// acknowledgements, none of them ends.
+fn cannot_replicate(
+    situation: &Situation,
+    primary: &ServerSpec,
+    status: &Status,
+) -> Option<Finding> {
+    let deaf = situation.deaf();
+    if deaf.is_empty() || !situation.witnesses().is_empty() || !is_open(situation, status) {
+        return None;
+    }
+    let names: Vec<_> = deaf.iter().map(|name| name.as_str()).collect();
+    let names = names.join(", ");
+    let text = format!("{} answers watchers, but none of {names} hears it", primary.name);
+    let waiting = format!("{} commit(s) wait on it", status.semi_sync.waiting);
+    Some(of(FindingKind::PrimaryCannotReplicate, primary, text, vec![waiting]))
 }
 
 /// What a replica holds and its primary has lost.

@@ -28,7 +28,14 @@ pub(super) fn findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
         found.push(of(FindingKind::CommitsBlocked, primary, text, Vec::new()));
     }
     let waits = semi_sync.source && semi_sync.acks >= wanted.acks;
-    if !waits || !situation.state.protection.in_force {
+    if situation.state.protection.degraded && !durability::anybody_there(situation, &wanted) {
+        let text = format!(
+            "commits on {} go on unprotected, as the rules chose, until a replica is back to \
+             acknowledge",
+            primary.name
+        );
+        found.push(of(FindingKind::Degraded, primary, text, Vec::new()));
+    } else if !waits || !situation.state.protection.in_force {
         let text = format!("commits on {} do not wait for acknowledgements", primary.name);
         found.push(of(FindingKind::Unprotected, primary, text, Vec::new()));
     } else {

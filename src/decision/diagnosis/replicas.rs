@@ -17,7 +17,14 @@ pub(super) fn second_writers(situation: &Situation) -> Vec<Finding> {
     let writers = situation.replicas().filter(|replica| {
         situation.status(&replica.name).is_some_and(|status| status.writable == Writable::Open)
     });
+    let follows = |server: &ServerSpec| {
+        situation.primary().is_some_and(|primary| situation.follows(&server.name, primary))
+    };
     let tell = |server: &ServerSpec| {
+        if follows(server) {
+            let text = format!("{} follows the primary and could be written to", server.name);
+            return of(FindingKind::ReplicaWritable, server, text, Vec::new());
+        }
         let text = format!("{} takes writes and is not the primary", server.name);
         of(FindingKind::SecondWriter, server, text, Vec::new())
     };
@@ -46,8 +53,13 @@ pub(super) fn findings(situation: &Situation, replica: &ServerSpec) -> Vec<Findi
     } else if let Some(error) = status.channel().and_then(|it| breaking(situation, it)) {
         let text = format!("{} stopped with error {}: {}", replica.name, error.code, error.text);
         found.push(of(FindingKind::ReplicaBroken, replica, text, Vec::new()));
-    } else if let Some(text) = astray(situation, replica, status.channel()) {
+    } else if let Some(code) = status.channel().and_then(turned_away) {
+        let text = format!("{} is turned away by its source with error {code}", replica.name);
+        found.push(of(FindingKind::ReplicaBroken, replica, text, Vec::new()));
+    } else if let Some(text) = astray(situation, replica) {
         found.push(of(FindingKind::ReplicaAstray, replica, text, Vec::new()));
+    } else if let Some(text) = stopped(situation, replica) {
+        found.push(of(FindingKind::ReplicaStopped, replica, text, Vec::new()));
     }
     let Some(channel) = status.channel() else {
         return found;
@@ -80,36 +92,44 @@ fn divergence(situation: &Situation, replica: &ServerSpec) -> Option<Gtids> {
 
 /// The error that a person must mend: not one that only says that the source was out of reach, nor
 /// one of a receiver that should follow somebody else anyway.
-fn breaking<'a>(
-    situation: &Situation,
-    channel: &'a Channel,
-) -> Option<&'a ReplicationError> {
+fn breaking<'a>(situation: &Situation, channel: &'a Channel) -> Option<&'a ReplicationError> {
     let right = situation.primary().is_some_and(|primary| primary.address == channel.source);
     let curable = |code: u32| (2000..3000).contains(&code);
     channel.error.as_ref().filter(|error| !channel.applying || (right && !curable(error.code)))
 }
 
-fn astray(
-    situation: &Situation,
-    replica: &ServerSpec,
-    channel: Option<&Channel>,
-) -> Option<String> {
+/// The error with which a source lets a receiver not in: its account, say.
+fn turned_away(channel: &Channel) -> Option<u32> {
+    let connecting = channel.receiver == Receiver::Connecting && !channel.listens();
+    channel.turned_away.filter(|_| connecting)
+}
+
+fn astray(situation: &Situation, replica: &ServerSpec) -> Option<String> {
     let Writer::Open { primary } = &situation.state.writer else {
         return None;
     };
-    let source = situation.spec.server(primary)?;
     let name = &replica.name;
-    let Some(channel) = channel else {
+    let status = situation.status(name)?;
+    let Some(channel) = status.channel() else {
         return Some(format!("{name} follows nobody"));
     };
-    if channel.source != source.address {
+    if !situation.leads_to_primary(replica) {
         return Some(format!("{name} follows {} instead of {primary}", channel.source));
     }
-    if situation.status(name).is_some_and(|status| status.semi_sync.source) {
+    None
+}
+
+/// What keeps a replica from replicating that follows whom it should, without an error.
+fn stopped(situation: &Situation, replica: &ServerSpec) -> Option<String> {
+    situation.state.writer.primary()?;
+    let name = &replica.name;
+    let status = situation.status(name)?;
+    if status.semi_sync.source {
         return Some(format!(
             "{name} applies nothing, as its own commits wait for acknowledgements"
         ));
     }
+    let channel = status.channel()?;
     match (channel.receiver, channel.applying) {
         (Receiver::Stopped, _) => Some(format!("{name} does not receive")),
         (Receiver::Connected | Receiver::Connecting, false) => {

@@ -15,8 +15,8 @@ use crate::decision::report::{
 use crate::decision::rules::{RuleSet, SHIPPED};
 use crate::decision::situation::{Situation, View};
 use crate::decision::topology::{
-    AcknowledgedIn, ClusterName, ClusterSpec, DataCenter, Durability, Endpoint, Epoch, Flavor,
-    OnQuorumLoss, ServerName, ServerSpec, Timing, Version, WatcherName,
+    AcknowledgedIn, ClusterName, ClusterSpec, DataCenter, Durability, Endpoint, Epoch, Fence,
+    Flavor, OnQuorumLoss, ServerName, ServerSpec, Timing, Version, WatcherName,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ struct Frame<'s> {
     /// The primary, the former one, or the first server that takes writes.
     source: Option<&'s ServerForm>,
     protection: Protection,
-    watchers: Vec<WatcherName>,
+    watchers: BTreeMap<WatcherName, DataCenter>,
 }
 
 /// The situation that a sketch describes.
@@ -59,8 +59,8 @@ pub(super) fn situation(yaml: &str, sketch: &Sketch) -> Result<Situation, Sketch
         None => sketch.servers.iter().find(takes_writes),
     };
     let watchers = match &sketch.watchers {
-        Some(names) => names.iter().map(|name| WatcherName(name.clone())).collect(),
-        None => ["paris", "london", "witness"].map(WatcherName::from).to_vec(),
+        Some(names) => names.iter().map(String::as_str).map(watcher).collect(),
+        None => ["paris", "london", "witness"].map(watcher).into(),
     };
     let usual = usual_protection(&spec, &writer);
     let protection = sketch.protection.as_ref().map_or(usual.clone(), |form| form.fill(usual));
@@ -87,6 +87,7 @@ pub(super) fn situation(yaml: &str, sketch: &Sketch) -> Result<Situation, Sketch
         watchers: frame.watchers,
         views,
         canary_stalled: sketch.canary_stalled.as_ref().map(|span| span.0),
+        canary_refused: sketch.canary_refused,
     })
 }
 
@@ -100,6 +101,11 @@ fn maintenance(sketch: &Sketch) -> Maintenance {
         }
     }
     maintenance
+}
+
+/// A watcher stands in the data center of its name.
+fn watcher(name: &str) -> (WatcherName, DataCenter) {
+    (WatcherName::from(name), DataCenter::from(name))
 }
 
 fn flavor(sketch: &Sketch) -> Flavor {
@@ -132,8 +138,10 @@ fn check_names(yaml: &str, sketch: &Sketch) -> Result<(), SketchError> {
     let known = |list: &BTreeSet<&str>| list.iter().copied().collect::<Vec<_>>().join(", ");
     let acknowledging = sketch.protection.iter().flat_map(|form| &form.may_acknowledge).flatten();
     let asked = sketch.asked.iter().filter_map(|asked| asked.to.as_ref());
+    let followed = sketch.servers.iter().filter_map(|server| server.may_follow.as_ref());
     let used = [
-        ("primary", sketch.primary.iter().collect::<Vec<_>>()),
+        ("may_follow", followed.collect::<Vec<_>>()),
+        ("primary", sketch.primary.iter().collect()),
         ("former", sketch.former.iter().collect()),
         ("without", sketch.without.iter().collect()),
         ("to", asked.collect()),
@@ -157,10 +165,17 @@ fn check_names(yaml: &str, sketch: &Sketch) -> Result<(), SketchError> {
 
 fn spec(yaml: &str, sketch: &Sketch) -> Result<ClusterSpec, SketchError> {
     let server = |form: &ServerForm| ServerSpec {
-        name: form.name.as_str().into(),
-        address: address(form),
-        data_center: form.data_center.as_deref().map_or("paris".into(), DataCenter::from),
         promotion: form.promotion,
+        follows: form.may_follow.as_deref().map(ServerName::from),
+        fence: form.fence.then(|| Fence {
+            command: vec!["(as sketched)".to_owned()],
+            limit: Duration::from_secs(5),
+        }),
+        ..ServerSpec::new(
+            form.name.as_str().into(),
+            address(form),
+            form.data_center.as_deref().map_or("paris".into(), DataCenter::from),
+        )
     };
     let name = ClusterName(sketch.cluster.clone().unwrap_or_else(|| "shop".to_owned()));
     let mut spec = ClusterSpec {
@@ -253,7 +268,7 @@ fn usual_protection(spec: &ClusterSpec, writer: &Writer) -> Protection {
         AcknowledgedIn::OtherDataCenter if !far.is_empty() => far,
         AcknowledgedIn::OtherDataCenter | AcknowledgedIn::Any => all(),
     };
-    Protection { in_force: !may_acknowledge.is_empty(), may_acknowledge, acks: 1 }
+    Protection { in_force: !may_acknowledge.is_empty(), may_acknowledge, acks: 1, degraded: false }
 }
 
 impl Frame<'_> {
@@ -301,6 +316,7 @@ impl Frame<'_> {
             executed,
             semi_sync: self.semi_sync(form, is_source),
             settings: settings(&form.settings),
+            crowded: form.crowded,
         })
     }
 
@@ -350,6 +366,7 @@ impl Frame<'_> {
             delay: form.delay.map_or(Duration::ZERO, |span| span.0),
             error,
             by_gtid: true,
+            turned_away: form.turned_away,
         }))
     }
 
@@ -362,19 +379,19 @@ impl Frame<'_> {
                 let view = view_form(server, watcher);
                 view.is_none_or(|view| view.seen == Seen::Alive)
             };
-            !dies(server) && self.watchers.iter().any(seen)
+            !dies(server) && self.watchers.keys().any(seen)
         })
     }
 
     fn semi_sync(&self, form: &ServerForm, is_source: bool) -> SemiSync {
         let SemiSyncForm { available, source, replica, acks, clients, waiting, timeout } =
             &form.semi_sync;
-        let Protection { may_acknowledge, acks: usual_acks, in_force } = &self.protection;
+        let Protection { may_acknowledge, acks: usual_acks, in_force, .. } = &self.protection;
         let may = |name: &str| may_acknowledge.contains(&ServerName::from(name));
         let connected = self.sketch.servers.iter().filter(|other| {
             let running = matches!(other.receiver, None | Some(ReceiverForm::Connected));
             let alive = |watcher| view_form(other, watcher).is_none_or(|v| v.seen == Seen::Alive);
-            may(&other.name) && running && self.watchers.iter().any(alive)
+            may(&other.name) && running && self.watchers.keys().any(alive)
         });
         let waits = is_source && *in_force;
         SemiSync {
@@ -391,13 +408,14 @@ impl Frame<'_> {
 
     fn views(&self, form: &ServerForm, status: &Status) -> BTreeMap<WatcherName, View> {
         let mut views = BTreeMap::new();
-        for watcher in &self.watchers {
-            let usual = ViewForm { seen: Seen::Alive, age: None, probes: None };
+        for watcher in self.watchers.keys() {
+            let usual = ViewForm { seen: Seen::Alive, age: None, probes: None, falls: 0 };
             let seen = view_form(form, watcher).unwrap_or(usual);
             let Some(sight) = sight(seen.seen, status) else { continue };
             let mut view = View::fresh(sight);
             view.age = seen.age.map_or(view.age, |span| span.0);
             view.times = seen.probes.unwrap_or(view.times);
+            view.falls = seen.falls;
             view.last_alive = Some(view.lasting);
             let connected = status.channel().filter(|it| it.receiver == Receiver::Connected);
             view.heard_source = match (&form.heard, connected) {
@@ -428,7 +446,7 @@ impl Frame<'_> {
 fn view_form(form: &ServerForm, watcher: &WatcherName) -> Option<ViewForm> {
     let view = form.seen_by.get(watcher.as_str()).or(form.seen.as_ref())?;
     Some(match view {
-        OneOf::Word(seen) => ViewForm { seen: *seen, age: None, probes: None },
+        OneOf::Word(seen) => ViewForm { seen: *seen, age: None, probes: None, falls: 0 },
         OneOf::More(view) => view.clone(),
     })
 }
@@ -454,6 +472,9 @@ fn settings(form: &SettingsForm) -> Settings {
         gtids: form.gtids.unwrap_or(usual.gtids),
         relay_log_recovery: form.relay_log_recovery.unwrap_or(usual.relay_log_recovery),
         durable: form.durable.unwrap_or(usual.durable),
+        gtid_mode: form.gtid_mode.clone(),
+        restarts_open: form.restarts_open.unwrap_or(usual.restarts_open),
+        relay_log_synced: form.relay_log_synced.unwrap_or(usual.relay_log_synced),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The form of a sketched situation: what may be written, before anything is filled in.
 
 use crate::decision::durability::Protection;
+use crate::decision::report::StorageFault;
 use crate::decision::rules::{Preference, Rule, spans};
 use crate::decision::topology::{AcknowledgedIn, Endpoint, OnQuorumLoss, Promotion, Version};
 use serde::de::value::MapAccessDeserializer;
@@ -29,6 +30,7 @@ pub(super) struct Sketch {
     pub servers: Vec<ServerForm>,
     pub lasting: Option<Span>,
     pub canary_stalled: Option<Span>,
+    pub canary_refused: Option<StorageFault>,
     #[serde(default)]
     pub maintenance: Vec<MaintenanceForm>,
     #[serde(default)]
@@ -77,6 +79,8 @@ pub(super) struct ProtectionForm {
     pub may_acknowledge: Option<Vec<String>>,
     pub acks: Option<u32>,
     pub in_force: Option<bool>,
+    #[serde(default)]
+    pub degraded: bool,
 }
 
 /// One server.
@@ -88,6 +92,9 @@ pub(super) struct ServerForm {
     pub data_center: Option<String>,
     #[serde(default)]
     pub promotion: Promotion,
+    pub may_follow: Option<String>,
+    #[serde(default)]
+    pub fence: bool,
     pub seen: Option<OneOf<Seen, ViewForm>>,
     #[serde(default)]
     pub seen_by: BTreeMap<String, OneOf<Seen, ViewForm>>,
@@ -100,6 +107,9 @@ pub(super) struct ServerForm {
     pub lag: Option<Span>,
     pub delay: Option<Span>,
     pub error: Option<u32>,
+    pub turned_away: Option<u32>,
+    #[serde(default)]
+    pub crowded: bool,
     pub heard: Option<OneOf<Never, Span>>,
     #[serde(default)]
     pub semi_sync: SemiSyncForm,
@@ -132,6 +142,8 @@ pub(super) struct ViewForm {
     pub seen: Seen,
     pub age: Option<Span>,
     pub probes: Option<u32>,
+    #[serde(default)]
+    pub falls: u32,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -176,6 +188,9 @@ pub(super) struct SettingsForm {
     pub gtids: Option<bool>,
     pub relay_log_recovery: Option<bool>,
     pub durable: Option<bool>,
+    pub gtid_mode: Option<String>,
+    pub restarts_open: Option<bool>,
+    pub relay_log_synced: Option<bool>,
 }
 
 /// A procedure that ended some time ago.
@@ -317,7 +332,8 @@ impl ProtectionForm {
                 names.iter().map(|name| name.as_str().into()).collect()
             }),
             acks: self.acks.unwrap_or(usual.acks),
-            in_force: self.in_force.unwrap_or(usual.in_force),
+            in_force: self.in_force.unwrap_or(usual.in_force && !self.degraded),
+            degraded: self.degraded,
         }
     }
 }

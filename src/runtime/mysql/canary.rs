@@ -1,48 +1,181 @@
-//! The canary row: a write that finds storage which hangs.
+//! The canary row: a write that finds storage which hangs or refuses.
 //!
 //! It is written only on order, by the leader while its lease holds, and never to the binary log:
 //! so it waits for no replica's acknowledgement, and on a primary that is deposed while it writes
 //! it leaves no transaction that the others lack.
 
-use super::dialect::quoted;
-use crate::decision::topology::{Epoch, WatcherName};
+use super::connect::{ConnectError, connect};
+use super::dialect::{Dialect, quoted};
+use super::status;
+use crate::config::Account;
+use crate::decision::report::StorageFault;
+use crate::decision::topology::{Endpoint, Epoch, ServerSpec, WatcherName};
+use crate::watcher::CanaryResult;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 use std::time::Duration;
+use tokio::task::JoinHandle;
+use tracing::debug;
 
-/// Why the row was not written.
-#[derive(Debug, thiserror::Error)]
-pub enum CanaryError {
-    /// The commit did not end in time: storage or a lock holds it.
-    #[error("the commit did not end within its limit")]
-    Stalled,
-    /// The server refused, or the connection broke.
-    #[error("database: {0}")]
-    Database(#[from] Error),
+/// How long connecting may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long one row may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the answer may take to the question whether there is room.
+const ROOM_LIMIT: Duration = Duration::from_millis(500);
+
+/// The canary of one server.
+///
+/// A write that does not end is left alone and awaited the next time, so that a server whose storage
+/// hangs holds two of its connections and never more.
+#[derive(Debug)]
+pub struct Canary {
+    server: ServerSpec,
+    account: Account,
+    idle: Option<Perch>,
+    writing: Option<JoinHandle<Result<Perch, Error>>>,
+    finding_room: Option<JoinHandle<Result<(), Error>>>,
 }
 
-/// Writes the row of one watcher, making schema and table when they are missing.
-///
-/// After [`CanaryError::Stalled`] the connection must be dropped.
-pub async fn write_canary(
-    conn: &mut Conn,
-    watcher: &WatcherName,
-    epoch: Epoch,
-    limit: Duration,
-) -> Result<(), CanaryError> {
-    let writing = async {
-        conn.query_drop("SET SESSION sql_log_bin = 0").await?;
-        match conn.query_drop(row(watcher, epoch)).await {
-            // No such schema, no such table.
-            Err(Error::Server(error)) if matches!(error.code, 1049 | 1146) => {
-                conn.query_drop("CREATE DATABASE IF NOT EXISTS regent").await?;
-                conn.query_drop(TABLE).await?;
-                conn.query_drop(row(watcher, epoch)).await
+/// A connection to write over.
+#[derive(Debug)]
+struct Perch {
+    conn: Conn,
+    dialect: Dialect,
+}
+
+impl Canary {
+    /// Will write as `account`; connects when first asked to.
+    pub fn new(server: ServerSpec, account: Account) -> Canary {
+        Canary { server, account, idle: None, writing: None, finding_room: None }
+    }
+
+    /// Writes the row of one watcher, making schema and table when they are missing.
+    pub async fn write(&mut self, watcher: &WatcherName, epoch: Epoch) -> CanaryResult {
+        let mut writing = match self.writing.take() {
+            Some(writing) => writing,
+            None => match self.perch().await {
+                Some(perch) => tokio::spawn(write(perch, row(watcher, epoch))),
+                None => return CanaryResult::Unknown,
+            },
+        };
+        match tokio::time::timeout(LIMIT, &mut writing).await {
+            Err(_) => {
+                self.writing = Some(writing);
+                self.find_room().await
             }
-            ended => ended,
+            Ok(Ok(Ok(perch))) => {
+                self.idle = Some(perch);
+                CanaryResult::Written
+            }
+            Ok(Ok(Err(error))) => {
+                debug!(server = %self.server.name, "canary row not written: {error}");
+                fault(&error).map_or(CanaryResult::Unknown, CanaryResult::Refused)
+            }
+            Ok(Err(_)) => CanaryResult::Unknown,
         }
+    }
+
+    async fn perch(&mut self) -> Option<Perch> {
+        if let Some(perch) = self.idle.take() {
+            return Some(perch);
+        }
+        let mut conn = open(&self.server, &self.account).await.ok()?;
+        let learning = tokio::time::timeout(CONNECT_LIMIT, status::learn(&mut conn));
+        let dialect = learning.await.ok()?.ok()?;
+        Some(Perch { conn, dialect })
+    }
+
+    /// A server may wait for room without a word. Whoever makes a file is told at once.
+    async fn find_room(&mut self) -> CanaryResult {
+        let mut finding = self.finding_room.take().unwrap_or_else(|| {
+            let (server, account) = (self.server.clone(), self.account.clone());
+            tokio::spawn(async move {
+                match open(&server, &account).await {
+                    Ok(conn) => make_file(conn).await,
+                    Err(_) => Ok(()),
+                }
+            })
+        });
+        match tokio::time::timeout(ROOM_LIMIT, &mut finding).await {
+            Err(_) => {
+                self.finding_room = Some(finding);
+                CanaryResult::Stalled
+            }
+            Ok(Ok(Err(error))) => {
+                fault(&error).map_or(CanaryResult::Stalled, CanaryResult::Refused)
+            }
+            Ok(_) => CanaryResult::Stalled,
+        }
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        if let Some(writing) = &self.writing {
+            writing.abort();
+        }
+        if let Some(finding) = &self.finding_room {
+            finding.abort();
+        }
+    }
+}
+
+async fn open(server: &ServerSpec, account: &Account) -> Result<Conn, ConnectError> {
+    let connecting = |address: &Endpoint| {
+        let address = address.clone();
+        async move { connect(&address, account, CONNECT_LIMIT).await }
     };
-    Ok(tokio::time::timeout(limit, writing).await.map_err(|_| CanaryError::Stalled)??)
+    match (connecting(&server.address).await, &server.admin_address) {
+        (Err(ConnectError::TooManyConnections), Some(door)) => connecting(door).await,
+        (connected, _) => connected,
+    }
+}
+
+/// Writes the row, then asks for the log's position: where no room is left for the binary log, the
+/// first needs none, and the second waits for the commit that does.
+async fn write(mut perch: Perch, row: String) -> Result<Perch, Error> {
+    let conn = &mut perch.conn;
+    conn.query_drop("SET SESSION sql_log_bin = 0").await?;
+    match conn.query_drop(&row).await {
+        // No such schema, no such table.
+        Err(Error::Server(error)) if matches!(error.code, 1049 | 1146) => {
+            conn.query_drop("CREATE DATABASE IF NOT EXISTS regent").await?;
+            conn.query_drop(TABLE).await?;
+            conn.query_drop(&row).await?;
+        }
+        ended => ended?,
+    }
+    match conn.query_drop(perch.dialect.log_position()).await {
+        // It may not ask, or there is no log.
+        Ok(()) | Err(Error::Server(_)) => Ok(perch),
+        Err(error) => Err(error),
+    }
+}
+
+async fn make_file(mut conn: Conn) -> Result<(), Error> {
+    conn.query_drop("SET SESSION sql_log_bin = 0, lock_wait_timeout = 1").await?;
+    conn.query_drop("DROP TABLE IF EXISTS regent.canary_room").await?;
+    conn.query_drop("CREATE TABLE regent.canary_room (id INT PRIMARY KEY) ENGINE = InnoDB").await?;
+    conn.query_drop("DROP TABLE regent.canary_room").await
+}
+
+/// What the number of an error says about the storage.
+fn fault(error: &Error) -> Option<StorageFault> {
+    let Error::Server(error) = error else {
+        return None;
+    };
+    match error.code {
+        // Disk full, twice; a table's file cannot grow.
+        20 | 1021 | 1114 => Some(StorageFault::Full),
+        // A file cannot be made or written; the engine says that its files failed or are read-only.
+        1 | 3 | 1004 | 1005 | 1006 | 1026 | 1030 | 1036 | 1836 | 1874 => {
+            Some(StorageFault::Failing)
+        }
+        _ => None,
+    }
 }
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS regent.canary (

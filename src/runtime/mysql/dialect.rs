@@ -138,6 +138,22 @@ impl Dialect {
         }
     }
 
+    /// Asks for what seldom changes: where administrators are let in, and how a restart leaves it.
+    pub fn background(&self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql => mysql::BACKGROUND,
+            Flavor::MariaDb => mariadb::BACKGROUND,
+        }
+    }
+
+    /// Asks for the log's position, which takes the lock that a commit holds while it writes there.
+    pub fn log_position(&self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql => mysql::log_position(self.version),
+            Flavor::MariaDb => "SHOW MASTER STATUS",
+        }
+    }
+
     /// The words in the columns of the replication status.
     pub fn columns(&self) -> Naming {
         match self.flavor {

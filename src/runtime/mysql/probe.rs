@@ -2,10 +2,10 @@
 
 use super::connect::{self, ConnectError, Handshake};
 use super::dialect::Dialect;
-use super::status::{self, StatusError};
+use super::status::{self, Background, StatusError};
 use crate::config::Account;
 use crate::decision::report::{Sight, Trouble};
-use crate::decision::topology::{Endpoint, Timing};
+use crate::decision::topology::{Endpoint, ServerSpec, Timing};
 use mysql_async::Conn;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,14 +20,20 @@ const PROBES_PER_HANDSHAKE: u32 = 20;
 /// Missing plugins are looked for again after so many probes.
 const PROBES_PER_LEARNING: u32 = 5;
 
+/// What seldom changes is asked for again after so many probes.
+const PROBES_PER_BACKGROUND: u32 = 50;
+
 /// Unknown system variable: a plugin was removed.
 const UNKNOWN_VARIABLE: u16 = 1193;
 
 /// Probes one server over a connection that lasts.
 pub struct Prober {
     address: Endpoint,
+    /// Where administrators are let in, as declared.
+    admin_address: Option<Endpoint>,
     account: Account,
     timing: Timing,
+    background: Background,
     /// Where the name led when it was last resolved; kept for when names fail to resolve.
     ips: Vec<IpAddr>,
     link: Link,
@@ -56,9 +62,17 @@ impl std::fmt::Debug for Prober {
 }
 
 impl Prober {
-    /// Will look at the server at `address` as `account`; connects at the first probe.
-    pub fn new(address: Endpoint, account: Account, timing: Timing) -> Prober {
-        Prober { address, account, timing, ips: Vec::new(), link: Link::Down }
+    /// Will look at the server as `account`; connects at the first probe.
+    pub fn new(server: &ServerSpec, account: Account, timing: Timing) -> Prober {
+        Prober {
+            address: server.address.clone(),
+            admin_address: server.admin_address.clone(),
+            account,
+            timing,
+            background: Background::default(),
+            ips: Vec::new(),
+            link: Link::Down,
+        }
     }
 
     /// Looks once; ends within the probe's time limit.
@@ -99,7 +113,22 @@ impl Prober {
         }
         match self.connect(limit / 2).await {
             Ok(conn) => self.first_look(conn, limit / 2).await,
+            // It answered at once, so most of the limit is left.
+            Err(ConnectError::TooManyConnections) => self.look_in(limit / 2).await,
             Err(error) => sight_of(error),
+        }
+    }
+
+    /// Looks in where administrators are let in, for a server that is full is not dead.
+    async fn look_in(&mut self, limit: Duration) -> Sight {
+        let full = sight_of(ConnectError::TooManyConnections);
+        let Some(door) = self.admin_address.clone().or_else(|| self.background.side_door.clone())
+        else {
+            return full;
+        };
+        match connect::connect(&door, &self.account, limit / 2).await {
+            Ok(conn) => self.first_look(conn, limit / 2).await,
+            Err(_) => full,
         }
     }
 
@@ -110,7 +139,15 @@ impl Prober {
         session: &mut Session,
         limit: Duration,
     ) -> Result<Result<Sight, mysql_async::Error>, ConnectError> {
-        let reading = session.read();
+        let again = session.probes.is_multiple_of(PROBES_PER_BACKGROUND);
+        let (address, background) = (&self.address, &mut self.background);
+        let reading = async {
+            if again {
+                *background =
+                    status::background(&mut session.conn, &session.dialect, address).await;
+            }
+            session.read().await.map(|sight| seen_against(sight, background))
+        };
         tokio::pin!(reading);
         if let Ok(read) = tokio::time::timeout(limit / 4 * 3, &mut reading).await {
             return Ok(read);
@@ -165,7 +202,7 @@ impl Prober {
         match tokio::time::timeout(limit, looking).await {
             Ok(Ok((dialect, status))) => {
                 self.link = Link::Up(Box::new(Session { conn, dialect, probes: 0 }));
-                Sight::Alive(Box::new(status))
+                seen_against(Sight::Alive(Box::new(status)), &self.background)
             }
             Ok(Err(StatusError::Database(error))) => sight_of(connect::classify(&error)),
             Ok(Err(StatusError::Strange(what))) => Sight::Strange(what),
@@ -209,6 +246,14 @@ impl Session {
             Err(StatusError::Strange(_)) => Ok(()),
         }
     }
+}
+
+/// A status with what is asked for less often.
+fn seen_against(mut sight: Sight, background: &Background) -> Sight {
+    if let Sight::Alive(status) = &mut sight {
+        status.settings.restarts_open = background.restarts_open;
+    }
+    sight
 }
 
 fn sight_of(error: ConnectError) -> Sight {

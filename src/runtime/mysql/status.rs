@@ -46,10 +46,7 @@ pub async fn read(conn: &mut Conn, dialect: &Dialect) -> Result<Status, StatusEr
         Flavor::MySql => results.collect().await?,
         Flavor::MariaDb => Vec::new(),
     };
-    let counters: Vec<Row> = match dialect.semi_sync_source {
-        Some(_) => results.collect().await?,
-        None => Vec::new(),
-    };
+    let counters: Vec<Row> = results.collect().await?;
     results.drop_result().await?;
     let globals = globals.first().ok_or_else(|| strange("no settings"))?;
     let channels = channels
@@ -67,6 +64,7 @@ pub async fn read(conn: &mut Conn, dialect: &Dialect) -> Result<Status, StatusEr
         channels,
         semi_sync: semi_sync(globals, &counters, dialect),
         settings: settings(globals),
+        crowded: counter(&counters, "Threads_connected") >= number(globals, "max_connections"),
     })
 }
 
@@ -95,13 +93,41 @@ fn gtids(flavor: Flavor, text: Option<String>) -> Result<Gtids, StatusError> {
     Gtids::parse(flavor, &text.unwrap_or_default()).map_err(|error| strange(&error.to_string()))
 }
 
-fn semi_sync(globals: &Row, counters: &[Row], dialect: &Dialect) -> SemiSync {
-    let counter = |ending: &str| {
-        let row = counters
-            .iter()
-            .find(|row| text(row, "Variable_name").is_some_and(|name| name.ends_with(ending)));
-        row.map_or(0, |row| u32::try_from(number(row, "Value")).unwrap_or(u32::MAX))
+/// What of a server seldom changes and is costly to ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Background {
+    /// Where it lets administrators in when all connections are taken.
+    pub side_door: Option<Endpoint>,
+    /// Whether its next start is known to leave it writable.
+    pub restarts_open: bool,
+}
+
+/// Asks for the background of the server at that address; nothing where it cannot tell.
+pub async fn background(conn: &mut Conn, dialect: &Dialect, at: &Endpoint) -> Background {
+    let Ok(Some(row)) = conn.query_first::<Row, _>(dialect.background()).await else {
+        return Background::default();
     };
+    let everywhere = ["*", "0.0.0.0", "::"];
+    let host = match (dialect.flavor, text(&row, "admin_address")) {
+        // Without an address of its own there is no such door.
+        (Flavor::MySql, None) => None,
+        (Flavor::MySql, Some(own)) if !everywhere.contains(&own.as_str()) => Some(own),
+        (Flavor::MySql, Some(_)) | (Flavor::MariaDb, _) => Some(at.host.clone()),
+    };
+    let port = u16::try_from(number(&row, "admin_port")).ok().filter(|port| *port > 0);
+    Background {
+        side_door: host.zip(port).map(|(host, port)| Endpoint { host, port }),
+        restarts_open: flag(&row, "restarts_open"),
+    }
+}
+
+fn counter(counters: &[Row], ending: &str) -> u64 {
+    let named = |row: &&Row| text(row, "Variable_name").is_some_and(|name| name.ends_with(ending));
+    counters.iter().find(named).map_or(0, |row| number(row, "Value"))
+}
+
+fn semi_sync(globals: &Row, counters: &[Row], dialect: &Dialect) -> SemiSync {
+    let counter = |ending: &str| u32::try_from(counter(counters, ending)).unwrap_or(u32::MAX);
     SemiSync {
         available: dialect.semi_sync_source.is_some(),
         source: flag(globals, "ss_source"),
@@ -120,6 +146,9 @@ fn settings(globals: &Row) -> Settings {
         gtids: flag(globals, "gtids"),
         relay_log_recovery: flag(globals, "relay_log_recovery"),
         durable: number(globals, "sync_binlog") == 1 && number(globals, "flush_log") == 1,
+        gtid_mode: text(globals, "gtid_mode"),
+        restarts_open: flag(globals, "restarts_open"),
+        relay_log_synced: number(globals, "sync_relay_log") == 1,
     }
 }
 
@@ -160,6 +189,9 @@ fn channel(row: &Row, dialect: &Dialect, heartbeats: &[Row]) -> Result<Channel, 
         lag: signed(row, &format!("Seconds_Behind_{source}")).map(Duration::from_secs),
         delay: Duration::from_secs(number(row, "SQL_Delay")),
         error: error(row, applying, receiver),
+        turned_away: (receiver == Receiver::Connecting)
+            .then(|| u32::try_from(number(row, "Last_IO_Errno")).unwrap_or(u32::MAX))
+            .filter(|code| *code != 0),
         by_gtid,
         name,
     })

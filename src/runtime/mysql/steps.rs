@@ -43,6 +43,7 @@ async fn attempt(
         Step::CommitsWait { acks, .. } => semi_sync::commits_wait(&mut session, *acks).await,
         Step::Acknowledges { on, .. } => semi_sync::acknowledges(&mut session, *on).await,
         Step::Writable { .. } => writable::bring_about(&mut session).await,
+        Step::Fenced { .. } => Err(StepError::Failed("not a step on the server".to_owned())),
         Step::Following { address, .. } => following::bring_about(&mut session, address).await,
     };
     // After an error nobody knows what the server still does on this connection.

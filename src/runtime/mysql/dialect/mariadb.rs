@@ -11,12 +11,21 @@ pub(super) fn status() -> String {
      @@global.sync_binlog AS sync_binlog, @@global.innodb_flush_log_at_trx_commit AS flush_log, \
      @@global.rpl_semi_sync_master_enabled AS ss_source, 1 AS ss_acks, \
      @@global.rpl_semi_sync_master_timeout AS ss_timeout, \
-     @@global.rpl_semi_sync_slave_enabled AS ss_replica; \
+     @@global.rpl_semi_sync_slave_enabled AS ss_replica, \
+     @@global.sync_relay_log AS sync_relay_log, NULL AS gtid_mode, \
+     @@global.max_connections AS max_connections; \
      SHOW ALL SLAVES STATUS; \
-     SHOW GLOBAL STATUS WHERE Variable_name IN \
-     ('Rpl_semi_sync_master_clients', 'Rpl_semi_sync_master_wait_sessions')"
+     SHOW GLOBAL STATUS WHERE Variable_name IN ('Threads_connected', \
+     'Rpl_semi_sync_master_clients', 'Rpl_semi_sync_master_wait_sessions')"
         .to_owned()
 }
+
+/// A setting that was changed while the server ran no longer tells where it came from.
+pub(super) const BACKGROUND: &str = "SELECT NULL AS admin_address, \
+    @@global.extra_port AS admin_port, \
+    GLOBAL_VALUE_ORIGIN = 'COMPILE-TIME' OR (GLOBAL_VALUE = 'OFF' AND \
+    GLOBAL_VALUE_ORIGIN IN ('CONFIG', 'COMMAND-LINE')) AS restarts_open \
+    FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME = 'READ_ONLY'";
 
 pub(super) fn change(change: &Change<'_>) -> String {
     let mut options = vec![

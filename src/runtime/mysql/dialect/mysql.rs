@@ -18,6 +18,14 @@ fn variable_words(version: Version) -> Naming {
     since(version, (8, 0, 26))
 }
 
+/// Since 8.2: `SHOW BINARY LOG STATUS`.
+pub(super) fn log_position(version: Version) -> &'static str {
+    match since(version, (8, 2, 0)) {
+        Naming::New => "SHOW BINARY LOG STATUS",
+        Naming::Old => "SHOW MASTER STATUS",
+    }
+}
+
 fn since(version: Version, first: (u16, u16, u16)) -> Naming {
     let new = (version.major, version.minor, version.patch) >= first;
     if new { Naming::New } else { Naming::Old }
@@ -46,10 +54,7 @@ pub(super) fn status(dialect: &Dialect) -> String {
             format!("@@global.rpl_semi_sync_{}_enabled AS ss_replica", naming.replica())
         });
     let counters = source.map_or(String::new(), |source| {
-        format!(
-            "; SHOW GLOBAL STATUS WHERE Variable_name IN \
-             ('Rpl_semi_sync_{source}_clients', 'Rpl_semi_sync_{source}_wait_sessions')"
-        )
+        format!(", 'Rpl_semi_sync_{source}_clients', 'Rpl_semi_sync_{source}_wait_sessions'")
     });
     format!(
         "SELECT @@global.read_only AS read_only, @@global.super_read_only AS super_read_only, \
@@ -57,12 +62,21 @@ pub(super) fn status(dialect: &Dialect) -> String {
          @@global.gtid_executed AS executed, @@global.log_bin AS log_bin, \
          @@global.log_{replica}_updates AS log_updates, @@global.gtid_mode AS gtids, \
          @@global.relay_log_recovery AS relay_log_recovery, @@global.sync_binlog AS sync_binlog, \
-         @@global.innodb_flush_log_at_trx_commit AS flush_log, {source_columns}, {replica_column}; \
+         @@global.innodb_flush_log_at_trx_commit AS flush_log, {source_columns}, {replica_column}, \
+         @@global.sync_relay_log AS sync_relay_log, @@global.gtid_mode AS gtid_mode, \
+         @@global.max_connections AS max_connections; \
          SHOW {show} STATUS; \
          SELECT CHANNEL_NAME, COUNT_RECEIVED_HEARTBEATS \
-         FROM performance_schema.replication_connection_status{counters}"
+         FROM performance_schema.replication_connection_status; \
+         SHOW GLOBAL STATUS WHERE Variable_name IN ('Threads_connected'{counters})"
     )
 }
+
+pub(super) const BACKGROUND: &str = "SELECT @@global.admin_address AS admin_address, \
+    @@global.admin_port AS admin_port, \
+    (SELECT COUNT(*) = 2 FROM performance_schema.variables_info \
+    WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') \
+    AND VARIABLE_SOURCE = 'COMPILED') AS restarts_open";
 
 pub(super) fn change(version: Version, change: &Change<'_>) -> String {
     let naming = source_words(version);

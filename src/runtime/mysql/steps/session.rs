@@ -67,7 +67,14 @@ impl Session {
         deadline: Moment,
     ) -> Result<Session, StepError> {
         let account = &access.credentials.monitor;
-        let mut conn = connect::connect(&access.address, account, CONNECT_LIMIT).await?;
+        let server = &access.server;
+        let connected = connect::connect(&server.address, account, CONNECT_LIMIT).await;
+        let mut conn = match (connected, &server.admin_address) {
+            (Err(ConnectError::TooManyConnections), Some(door)) => {
+                connect::connect(door, account, CONNECT_LIMIT).await?
+            }
+            (connected, _) => connected?,
+        };
         conn.query_drop(PLAIN_MODE).await?;
         let dialect = status::learn(&mut conn).await?;
         Ok(Session { conn, access: access.clone(), permit, deadline, dialect })
