@@ -3,6 +3,7 @@
 use super::cluster::Unknown;
 use super::diagnosis::{Finding, FindingKind};
 use super::procedure::{Kind, Procedure, Stage};
+use super::rejoin;
 use super::rules::{DurabilityKind, Respond, Rule};
 use super::situation::Situation;
 use super::topology::{Durability, Epoch, ServerName};
@@ -104,7 +105,7 @@ pub fn answer(
     let response = match rule.respond {
         Respond::Nothing => return None,
         Respond::Alert => Response::plain(Act::Alert, finding.text.clone()),
-        Respond::FailOver | Respond::Repair | Respond::Degrade => {
+        Respond::FailOver | Respond::Repair | Respond::Degrade | Respond::Rejoin => {
             one(situation, finding, rule, lasting, past)
         }
     };
@@ -196,8 +197,10 @@ fn one(
     }
     let spent = same.iter().filter(|past| past.ago < BUDGET_SPAN).count();
     if let Some(limit) = rule.per_hour.filter(|limit| spent >= *limit as usize) {
+        let server = finding.server.as_ref().map_or("", ServerName::as_str);
         let by_hand = match rule.respond {
             Respond::FailOver => format!("regent failover {}", situation.spec.name),
+            Respond::Rejoin => format!("regent rejoin {} {server}", situation.spec.name),
             Respond::Repair | Respond::Degrade | Respond::Alert | Respond::Nothing => {
                 format!("regent repair {}", situation.spec.name)
             }
@@ -207,6 +210,7 @@ fn one(
              regardless: {by_hand}"
         ));
     }
+    let mut rejoining = None;
     let (kind, plan) = match rule.respond {
         Respond::FailOver => {
             let objection = planning::hopeless(situation, rule.accept_loss);
@@ -223,6 +227,13 @@ fn one(
             Some(_) | None => return wait("it cannot be mended now".to_owned()),
         },
         Respond::Degrade => (Kind::Repair, planning::degrade(&situation.state.writer)),
+        Respond::Rejoin => match rejoin::by_rule(situation, finding, rule) {
+            Ok((rejoin, plan)) => {
+                rejoining = Some(rejoin);
+                (Kind::Rejoin, plan)
+            }
+            Err(why) => return hold(why),
+        },
         Respond::Alert | Respond::Nothing => return wait("no act".to_owned()),
     };
     let Some(from) = situation.primary().map(|server| server.name.clone()) else {
@@ -231,6 +242,7 @@ fn one(
     let mut procedure = procedure(kind, finding.text.clone(), from, plan);
     procedure.finding = finding.kind.to_string();
     procedure.accept_loss = rule.accept_loss;
+    procedure.rejoin = rejoining;
     Response {
         act: Act::Open(Box::new(procedure)),
         finding: None,
@@ -252,6 +264,7 @@ pub fn procedure(kind: Kind, cause: String, from: ServerName, plan: Vec<Stage>) 
         to: None,
         accept_loss: false,
         loss: String::new(),
+        rejoin: None,
         opened: WallTime::default(),
         plan,
         journal: Vec::new(),
