@@ -8,7 +8,7 @@
 use super::durability::Protection;
 use super::gtid::Gtids;
 use super::maintenance::{Change, Maintenance};
-use super::plan::{Outcome, Step};
+use super::plan::{Facts, Outcome, Step};
 use super::procedure::{Ending, Entry, Kind, Planned, Procedure, Stage, What};
 use super::response::Answered;
 use super::topology::{ClusterName, Epoch, ServerName};
@@ -455,8 +455,7 @@ impl ClusterState {
             notes.add("route_closed", format!("route closed under epoch {}", self.epoch));
         }
         if matches!(self.writer, Writer::Closed { .. }) {
-            let may_acknowledge = self.protection.may_acknowledge.clone();
-            self.preparing = Some(Protection { may_acknowledge, ..Protection::default() });
+            self.preparing = Some(self.protection.prepare());
         }
         self.expect_acknowledgers(&procedure.plan);
         self.procedure = Some(procedure);
@@ -500,9 +499,9 @@ impl ClusterState {
         let done = open.plan[stage].steps[step].step.clone();
         let took = notes.at.0.saturating_sub(began.0);
         match outcome {
-            Outcome::Done(_) => {
+            Outcome::Done(facts) => {
                 notes.add("step_done", format!("{kind} {number}: {done} ({took} ms)"));
-                self.take_effect(&done, kind, notes);
+                self.take_effect(&done, &facts, kind, notes);
             }
             Outcome::Failed(text) => {
                 notes.add("step_failed", format!("{kind} {number}: {done} failed: {text}"));
@@ -523,28 +522,27 @@ impl ClusterState {
     }
 
     /// What a confirmed step means for the cluster as a whole.
-    fn take_effect(&mut self, step: &Step, kind: Kind, notes: &mut Notes) {
+    fn take_effect(&mut self, step: &Step, facts: &Facts, kind: Kind, notes: &mut Notes) {
         let waiting = self.next_writer();
         let chosen = self.procedure.as_ref().is_some_and(Procedure::degrades);
         let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
         match step {
             Step::Acknowledges { server, on: false } => {
-                regime.may_acknowledge.remove(server);
+                regime.relieve(server, facts);
             }
             Step::CommitsWait { server, acks } => {
                 if waiting.as_ref() == Some(server) {
-                    regime.acks = *acks;
-                    regime.in_force = *acks > 0;
+                    regime.wait(*acks, facts);
                     regime.degraded = *acks == 0 && chosen;
                 }
             }
             Step::Writable { server } => {
                 let closed = matches!(self.writer, Writer::Closed { .. });
                 if kind.closes_route() || closed {
-                    self.writer = Writer::Open { primary: server.clone() };
                     self.primaries.insert(server.clone());
                     self.protection = self.preparing.take().unwrap_or_default();
-                    self.protection.may_acknowledge.remove(server);
+                    self.protection.begin_on(server, &self.writer);
+                    self.writer = Writer::Open { primary: server.clone() };
                     let text = format!("route opened to {server} under epoch {}", self.epoch);
                     notes.add("route_opened", text);
                 }
