@@ -178,8 +178,12 @@ mod tests {
         for may in 1..=6_u32 {
             for acks in 1..=may {
                 let names = (0..may).map(|n| format!("db{n}").as_str().into()).collect();
-                let protection =
-                    Protection { may_acknowledge: names, acks, in_force: true, degraded: false };
+                let protection = Protection {
+                    may_acknowledge: names,
+                    acks,
+                    in_force: true,
+                    ..Protection::default()
+                };
                 let need = u32::try_from(protection.survey_need().unwrap()).unwrap();
                 assert!(need + acks > may, "{need} and {acks} of {may} may miss each other");
                 assert!(may - need < acks, "{need} of {may} stopped still leaves {acks} to ack");
