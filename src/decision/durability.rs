@@ -208,8 +208,8 @@ mod tests {
         let gtids = |text: &str| Gtids::parse(Flavor::MySql, text).ok();
         let uuid = "00000000-0000-4000-8000-000000000001";
         let holds = |text: &str| Facts { executed: gtids(text), received: gtids(text) };
-        let mut protection = Protection::default();
-        protection.may_acknowledge = ["db2", "db3"].map(Into::into).into();
+        let may_acknowledge = ["db2", "db3"].map(Into::into).into();
+        let mut protection = Protection { may_acknowledge, ..Protection::default() };
         protection.relieve(&"db4".into(), &holds(&format!("{uuid}:1-99")));
         assert_eq!(protection.floor, None, "it never acknowledged");
         protection.wait(1, &holds(&format!("{uuid}:1-5")));
