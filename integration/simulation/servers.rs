@@ -29,6 +29,12 @@ impl Held {
         self.0[origin] = self.0[origin].max(seq);
     }
 
+    pub fn forget(&mut self, origin: usize) {
+        if let Some(seq) = self.0.get_mut(origin) {
+            *seq = 0;
+        }
+    }
+
     pub fn contains(&self, other: &Held) -> bool {
         other.0.iter().enumerate().all(|(origin, seq)| self.of(origin) >= *seq)
     }

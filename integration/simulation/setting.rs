@@ -83,10 +83,10 @@ impl Setting {
             skip_start: random.permille(700),
             opens_at_restart: random.permille(200),
             forgets_semi_sync: random.permille(150),
-            endangered: random.permille(50),
-            unclear: random.permille(50),
             loss: [0, 5, 30][random.index(3)],
             doubled: [0, 10][random.index(2)],
+            endangered: random.permille(50),
+            unclear: random.permille(50),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::network::Node;
 use crate::servers::Following;
 use crate::setting;
 use crate::world::{Event, MILLI, World};
-use regent::decision::plan::{Outcome, Step};
+use regent::decision::plan::{Facts, Outcome, Step};
 use regent::decision::report::Writable;
 use regent::watcher::{Input, StepOrder};
 
@@ -243,7 +243,12 @@ impl World {
         }
         let server = &self.servers[task.server];
         let back = server.following.as_ref().is_none_or(|one| !one.receiver || one.connected);
-        (back || task.turn > 40).then(|| self.done(task))
+        (back || task.turn > 40).then(|| {
+            let mut acknowledged = server.received();
+            acknowledged.forget(server.number);
+            let received = Some(acknowledged.gtids());
+            Outcome::Done(Facts { executed: Some(server.executed.gtids()), received })
+        })
     }
 
     fn writable(&mut self, task: &mut Task) -> Option<Outcome> {

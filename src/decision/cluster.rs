@@ -449,8 +449,7 @@ impl ClusterState {
             notes.add("route_closed", format!("route closed under epoch {}", self.epoch));
         }
         if matches!(self.writer, Writer::Closed { .. }) {
-            let may_acknowledge = self.protection.may_acknowledge.clone();
-            self.preparing = Some(Protection { may_acknowledge, ..Protection::default() });
+            self.preparing = Some(self.protection.prepare());
         }
         self.expect_acknowledgers(&procedure.plan);
         self.procedure = Some(procedure);
@@ -526,22 +525,21 @@ impl ClusterState {
         let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
         match step {
             Step::Acknowledges { server, on: false } => {
-                regime.may_acknowledge.remove(server);
+                regime.relieve(server, facts);
             }
             Step::CommitsWait { server, acks } => {
                 if waiting.as_ref() == Some(server) {
-                    regime.acks = *acks;
-                    regime.in_force = *acks > 0;
+                    regime.wait(*acks, facts);
                     regime.degraded = *acks == 0 && chosen;
                 }
             }
             Step::Writable { server } => {
                 let closed = matches!(self.writer, Writer::Closed { .. });
                 if kind.closes_route() || closed {
-                    self.writer = Writer::Open { primary: server.clone() };
                     self.primaries.insert(server.clone());
                     self.protection = self.preparing.take().unwrap_or_default();
-                    self.protection.may_acknowledge.remove(server);
+                    self.protection.begin_on(server, &self.writer);
+                    self.writer = Writer::Open { primary: server.clone() };
                     let text = format!("route opened to {server} under epoch {}", self.epoch);
                     notes.add("route_opened", text);
                 }

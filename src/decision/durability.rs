@@ -5,6 +5,8 @@
 //! have stopped receiving, fewer than `acks` are left and no further commit can complete.
 
 use super::cluster::Writer;
+use super::gtid::Gtids;
+use super::plan::Facts;
 use super::report::Receiver;
 use super::situation::Situation;
 use super::topology::{AcknowledgedIn, Durability, ServerName, ServerSpec};
@@ -24,9 +26,48 @@ pub struct Protection {
     /// Whether a rule chose that commits do not wait until a replica is back to acknowledge.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub degraded: bool,
+    /// What was acknowledged in this epoch by other means than those that may acknowledge now: by a
+    /// replica that no longer does, or by nobody before commits waited. A survivor must hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Gtids>,
 }
 
 impl Protection {
+    /// What is to protect the next primary's commits, or those of this one if it goes on.
+    pub fn prepare(&self) -> Protection {
+        let (may_acknowledge, floor) = (self.may_acknowledge.clone(), self.floor.clone());
+        Protection { may_acknowledge, floor, ..Protection::default() }
+    }
+
+    /// A replica no longer acknowledges. It may be the only one that holds what it did acknowledge.
+    pub fn relieve(&mut self, server: &ServerName, holds: &Facts) {
+        if self.may_acknowledge.remove(server) {
+            self.raise(holds.received.as_ref());
+        }
+    }
+
+    /// The primary's commits wait for so many from now on. Those before did not, or for others.
+    pub fn wait(&mut self, acks: u32, holds: &Facts) {
+        self.acks = acks;
+        self.in_force = acks > 0;
+        if self.in_force {
+            self.raise(holds.executed.as_ref());
+        }
+    }
+
+    /// A server was opened; another one than before holds all that was to be proven.
+    pub fn begin_on(&mut self, server: &ServerName, former: &Writer) {
+        self.may_acknowledge.remove(server);
+        if !matches!(former, Writer::Closed { former } if former == server) {
+            self.floor = None;
+        }
+    }
+
+    fn raise(&mut self, held: Option<&Gtids>) {
+        let all = self.floor.iter().chain(held).cloned();
+        self.floor = all.reduce(|all, more| all.union(&more));
+    }
+
     /// How many of the replicas that may acknowledge must have stopped receiving, so that no
     /// acknowledged commit is unseen and none can follow; `None` when nothing is protected.
     pub fn survey_need(&self) -> Option<usize> {
@@ -139,8 +180,12 @@ mod tests {
         for may in 1..=6_u32 {
             for acks in 1..=may {
                 let names = (0..may).map(|n| format!("db{n}").as_str().into()).collect();
-                let protection =
-                    Protection { may_acknowledge: names, acks, in_force: true, degraded: false };
+                let protection = Protection {
+                    may_acknowledge: names,
+                    acks,
+                    in_force: true,
+                    ..Protection::default()
+                };
                 let need = u32::try_from(protection.survey_need().unwrap()).unwrap();
                 assert!(need + acks > may, "{need} and {acks} of {may} may miss each other");
                 assert!(may - need < acks, "{need} of {may} stopped still leaves {acks} to ack");
@@ -156,5 +201,26 @@ mod tests {
         protection.acks = 2;
         protection.in_force = true;
         assert_eq!(protection.survey_need(), None, "more acks than replicas prove nothing");
+    }
+
+    #[test]
+    fn what_a_relieved_replica_acknowledged_is_not_forgotten() {
+        use super::{Facts, Gtids, Writer};
+        use crate::decision::topology::Flavor;
+        let gtids = |text: &str| Gtids::parse(Flavor::MySql, text).ok();
+        let uuid = "00000000-0000-4000-8000-000000000001";
+        let holds = |text: &str| Facts { executed: gtids(text), received: gtids(text) };
+        let may_acknowledge = ["db2", "db3"].map(Into::into).into();
+        let mut protection = Protection { may_acknowledge, ..Protection::default() };
+        protection.relieve(&"db4".into(), &holds(&format!("{uuid}:1-99")));
+        assert_eq!(protection.floor, None, "it never acknowledged");
+        protection.wait(1, &holds(&format!("{uuid}:1-5")));
+        protection.relieve(&"db2".into(), &holds(&format!("{uuid}:1-9")));
+        assert_eq!(protection.floor, gtids(&format!("{uuid}:1-9")));
+        let mut next = protection.prepare();
+        next.begin_on(&"db1".into(), &Writer::Closed { former: "db1".into() });
+        assert_eq!(next.floor, protection.floor, "the same primary goes on");
+        next.begin_on(&"db3".into(), &Writer::Closed { former: "db1".into() });
+        assert_eq!(next.floor, None);
     }
 }

@@ -119,13 +119,21 @@ pub fn unproven(situation: &Situation, procedure: &Procedure, survey: &Survey) -
 
 /// Acknowledgements prove only what a primary wrote itself. What it was promoted with may have been
 /// acknowledged before, so a survivor must hold that too.
+///
+/// The same goes for what was acknowledged by replicas that were relieved of it since.
 fn below_floor(situation: &Situation, from: &ServerName, survey: &Survey) -> Option<String> {
-    let floor = situation.state.promoted_with(from)?;
-    let held = survey.received.values().any(|received| received.contains(floor));
-    (!held).then(|| {
-        format!(
+    let held = |floor: &Gtids| survey.received.values().any(|it| it.contains(floor));
+    if situation.state.promoted_with(from).is_some_and(|floor| !held(floor)) {
+        return Some(format!(
             "no survivor holds all that {from} was promoted with, so acknowledged transactions \
              of earlier primaries may be lost"
+        ));
+    }
+    let floor = situation.state.protection.floor.as_ref();
+    floor.is_some_and(|floor| !held(floor)).then(|| {
+        format!(
+            "no survivor holds all that was acknowledged on {from} before other replicas were to \
+             acknowledge, so some of that may be lost"
         )
     })
 }

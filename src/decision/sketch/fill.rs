@@ -270,7 +270,12 @@ fn usual_protection(spec: &ClusterSpec, writer: &Writer) -> Protection {
         AcknowledgedIn::OtherDataCenter if !far.is_empty() => far,
         AcknowledgedIn::OtherDataCenter | AcknowledgedIn::Any => all(),
     };
-    Protection { in_force: !may_acknowledge.is_empty(), may_acknowledge, acks: 1, degraded: false }
+    Protection {
+        in_force: !may_acknowledge.is_empty(),
+        may_acknowledge,
+        acks: 1,
+        ..Protection::default()
+    }
 }
 
 impl Frame<'_> {

@@ -336,6 +336,7 @@ impl ProtectionForm {
             acks: self.acks.unwrap_or(usual.acks),
             in_force: self.in_force.unwrap_or(usual.in_force && !self.degraded),
             degraded: self.degraded,
+            floor: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::applier::drain;
 use super::receiver::until;
 use super::session::{PAUSE, Session, StepError, position};
 use crate::decision::plan::Facts;
-use crate::decision::report::Receiver;
+use crate::decision::report::{Receiver, Status};
 use crate::decision::topology::Flavor;
 use crate::runtime::mysql::dialect::Threads;
 use std::collections::BTreeMap;
@@ -107,7 +107,7 @@ fn literal(value: &str) -> String {
 pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Facts, StepError> {
     if let Some((install, _)) = session.dialect.install_replica() {
         if !on {
-            return Ok(position(&session.status().await?));
+            return Ok(acknowledged(&session.status().await?));
         }
         load(session, install).await?;
     }
@@ -142,7 +142,14 @@ pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Fact
     if before.channels.iter().any(|channel| running(&channel.name)) {
         in_effect(session, on).await?;
     }
-    Ok(position(&after))
+    Ok(acknowledged(&after))
+}
+
+/// What it may have acknowledged: all that it received, but for what it wrote itself.
+fn acknowledged(status: &Status) -> Facts {
+    let received = status.received();
+    let received = received.without_origin(status.uuid.as_deref(), status.server_id);
+    Facts { executed: Some(status.executed.clone()), received: Some(received) }
 }
 
 /// Waits until the receiver's present connection acknowledges, or no longer does.
