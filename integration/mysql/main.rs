@@ -25,3 +25,4 @@ mod cluster;
 mod options;
 mod probes;
 mod steps;
+mod storage;

@@ -8,7 +8,7 @@
 use super::durability::Protection;
 use super::gtid::Gtids;
 use super::maintenance::{Change, Maintenance};
-use super::plan::{Outcome, Step};
+use super::plan::{Facts, Outcome, Step};
 use super::procedure::{Ending, Entry, Kind, Planned, Procedure, Stage, What};
 use super::response::Answered;
 use super::topology::{ClusterName, Epoch, ServerName};
@@ -500,9 +500,9 @@ impl ClusterState {
         let done = open.plan[stage].steps[step].step.clone();
         let took = notes.at.0.saturating_sub(began.0);
         match outcome {
-            Outcome::Done(_) => {
+            Outcome::Done(facts) => {
                 notes.add("step_done", format!("{kind} {number}: {done} ({took} ms)"));
-                self.take_effect(&done, kind, notes);
+                self.take_effect(&done, &facts, kind, notes);
             }
             Outcome::Failed(text) => {
                 notes.add("step_failed", format!("{kind} {number}: {done} failed: {text}"));
@@ -523,7 +523,7 @@ impl ClusterState {
     }
 
     /// What a confirmed step means for the cluster as a whole.
-    fn take_effect(&mut self, step: &Step, kind: Kind, notes: &mut Notes) {
+    fn take_effect(&mut self, step: &Step, facts: &Facts, kind: Kind, notes: &mut Notes) {
         let waiting = self.next_writer();
         let chosen = self.procedure.as_ref().is_some_and(Procedure::degrades);
         let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
@@ -535,6 +535,9 @@ impl ClusterState {
                 if waiting.as_ref() == Some(server) {
                     regime.acks = *acks;
                     regime.in_force = *acks > 0;
+                    if *acks > 0 && regime.degraded {
+                        regime.unproven.clone_from(&facts.executed);
+                    }
                     regime.degraded = *acks == 0 && chosen;
                 }
             }
