@@ -209,7 +209,7 @@ mod tests {
         use crate::decision::topology::Flavor;
         let gtids = |text: &str| Gtids::parse(Flavor::MySql, text).ok();
         let uuid = "00000000-0000-4000-8000-000000000001";
-        let holds = |text: &str| Facts { executed: gtids(text), received: gtids(text) };
+        let holds = |text: &str| Facts { executed: gtids(text), received: gtids(text), fork: None };
         let may_acknowledge = ["db2", "db3"].map(Into::into).into();
         let mut protection = Protection { may_acknowledge, ..Protection::default() };
         protection.relieve(&"db4".into(), &holds(&format!("{uuid}:1-99")));

@@ -197,14 +197,7 @@ fn one(
     }
     let spent = same.iter().filter(|past| past.ago < BUDGET_SPAN).count();
     if let Some(limit) = rule.per_hour.filter(|limit| spent >= *limit as usize) {
-        let server = finding.server.as_ref().map_or("", ServerName::as_str);
-        let by_hand = match rule.respond {
-            Respond::FailOver => format!("regent failover {}", situation.spec.name),
-            Respond::Rejoin => format!("regent rejoin {} {server}", situation.spec.name),
-            Respond::Repair | Respond::Degrade | Respond::Alert | Respond::Nothing => {
-                format!("regent repair {}", situation.spec.name)
-            }
-        };
+        let by_hand = by_hand(situation, finding, rule.respond);
         return hold(format!(
             "{spent} procedures for it within an hour, and the rule allows {limit}; to go on \
              regardless: {by_hand}"
@@ -249,6 +242,19 @@ fn one(
         rule: None,
         reasons: vec![finding.text.clone()],
         held: false,
+    }
+}
+
+/// What an operator may say to have it done although its budget is spent.
+fn by_hand(situation: &Situation, finding: &Finding, respond: Respond) -> String {
+    let cluster = &situation.spec.name;
+    let server = finding.server.as_ref().map_or("", ServerName::as_str);
+    match respond {
+        Respond::FailOver => format!("regent failover {cluster}"),
+        Respond::Rejoin => format!("regent rejoin {cluster} {server}"),
+        Respond::Repair | Respond::Degrade | Respond::Alert | Respond::Nothing => {
+            format!("regent repair {cluster}")
+        }
     }
 }
 

@@ -465,6 +465,7 @@ fn sight(seen: Seen, status: &Status) -> Option<Sight> {
         Seen::Unreachable => Sight::Unreachable,
         Seen::Hung => Sight::Hung,
         Seen::TooManyConnections => Sight::Useless(Trouble::TooManyConnections),
+        Seen::NoRoom => Sight::Useless(Trouble::NoRoom),
         Seen::NotReady => Sight::Useless(Trouble::NotReady),
         Seen::Denied => Sight::Denied,
         Seen::Nothing => return None,

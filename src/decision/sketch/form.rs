@@ -131,6 +131,7 @@ pub(super) enum Seen {
     Unreachable,
     Hung,
     TooManyConnections,
+    NoRoom,
     NotReady,
     Denied,
     /// Not probed by this watcher, or its reports do not arrive.

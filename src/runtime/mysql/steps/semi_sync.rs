@@ -149,7 +149,7 @@ pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Fact
 fn acknowledged(status: &Status) -> Facts {
     let received = status.received();
     let received = received.without_origin(status.uuid.as_deref(), status.server_id);
-    Facts { executed: Some(status.executed.clone()), received: Some(received) }
+    Facts { executed: Some(status.executed.clone()), received: Some(received), fork: None }
 }
 
 /// Waits until the receiver's present connection acknowledges, or no longer does.
