@@ -16,6 +16,9 @@ use std::time::Duration;
 /// What a scenario or a part of one ends with.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
+/// Connections that write at the same time, divided among the shops.
+const CLIENTS: u32 = 4;
+
 /// Enough for a server that holds next to nothing.
 const MEGABYTES: u64 = 900;
 
@@ -107,10 +110,13 @@ impl Stage {
 
     /// Lets a shop beside each proxy write through it.
     pub fn start_writer(&mut self) {
-        for site in &self.cluster.sites().proxies {
+        let proxies = &self.cluster.sites().proxies;
+        // No more in all than a replica that comes back can catch up with.
+        let clients = (CLIENTS / proxies.len().max(1) as u32).max(1);
+        for site in proxies {
             // Numbers are never used twice, so that every report can be checked at the end.
             let first_client = 1 + 100 * (self.reports.len() + self.writers.len()) as u32;
-            let options = WriterOptions { first_client, ..WriterOptions::default() };
+            let options = WriterOptions { clients, first_client, ..WriterOptions::default() };
             let there = self.lab.as_ref().and_then(|lab| lab.shop_beside(site.name));
             let _inside = there.map(tokio::runtime::Handle::enter);
             self.writers.push((site.data_center, Writer::start(site.address(0), options)));

@@ -11,15 +11,15 @@ super::in_zones!(
     lossy,
 );
 
-/// 60 ms each way.
+/// 60 ms there and back.
 async fn far_apart(stage: &mut Stage) -> Outcome {
-    stage.lab().slow_down(Duration::from_millis(60), 0.0)?;
+    stage.lab().slow_down(Duration::from_millis(30), 0.0)?;
     calm_then_lost(stage).await
 }
 
-/// 20 ms each way, and two packets of a hundred never arrive.
+/// 20 ms there and back, and two packets of a hundred never arrive.
 async fn lossy(stage: &mut Stage) -> Outcome {
-    stage.lab().slow_down(Duration::from_millis(20), 0.02)?;
+    stage.lab().slow_down(Duration::from_millis(10), 0.02)?;
     calm_then_lost(stage).await
 }
 

@@ -6,6 +6,11 @@ use crate::decision::report::{Receiver, Status};
 use crate::decision::topology::Flavor;
 use crate::runtime::mysql::dialect::Threads;
 
+/// MariaDB's receiver, when it acknowledges and is stopped, connects to its source once more to end its
+/// own connection there: for two seconds in vain when the source hangs or is cut off. A second is the least
+/// that can be set, and plenty.
+const BRIEFLY: &str = "SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 1";
+
 pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepError> {
     let status = session.status().await?;
     let running: Vec<String> = status
@@ -20,7 +25,7 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
     for channel in running {
         let stop = session.dialect.stop(Threads::Receiver, &channel);
         let stop = match session.dialect.flavor {
-            Flavor::MariaDb if status.semi_sync.replica => unannounced(session, &stop),
+            Flavor::MariaDb if status.semi_sync.replica => format!("{BRIEFLY}; {stop}"),
             _ => stop,
         };
         session.run(&stop).await?;
@@ -29,15 +34,6 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
         status.channels.iter().all(|channel| channel.receiver == Receiver::Stopped)
     };
     Ok(position(&until(session, stopped).await?))
-}
-
-/// MariaDB's receiver, when it acknowledges and is stopped, connects to its source once more to end its
-/// own connection there, and waits two seconds for a source that does not answer. It does not while the
-/// setting is off, which has no other effect on a receiver that runs. All goes in one packet, which the
-/// server finishes whatever becomes of this side.
-fn unannounced(session: &Session, stop: &str) -> String {
-    let (off, on) = (session.dialect.acknowledges(false), session.dialect.acknowledges(true));
-    format!("{off}; {stop}; {on}")
 }
 
 /// Reads the status until it is as wished; the step's limit ends it otherwise.
