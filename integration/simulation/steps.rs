@@ -260,7 +260,7 @@ impl World {
             let mut acknowledged = server.received();
             acknowledged.forget(server.number);
             let received = Some(acknowledged.gtids());
-            Outcome::Done(Facts { executed: Some(server.executed.gtids()), received })
+            Outcome::Done(Facts { executed: Some(server.executed.gtids()), received, fork: None })
         })
     }
 
