@@ -71,6 +71,7 @@ pub async fn watch(config: &Path, id: &str, data_dir: &Path) -> Result<(), NodeE
         config,
         own,
         seed: draw_seed(),
+        exports: data_dir.join("exports"),
         disk,
         stored,
         clock: Clock::start(),

@@ -149,12 +149,13 @@ async fn json_is_the_apis_own() {
 async fn exit_codes_and_advice() {
     let fake = leading().await;
     let gone = format!("http://{}", place().await.endpoint);
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["switchover", "shop", "--to", "db1"], 1, "db1 is the primary already"),
         (&["status", "shoe"], 1, "there is no cluster shoe; known: shop"),
         (&["adopt", "shop"], 2, "--primary"),
         (&["explain"], 2, "required"),
         (&["failover", "shop", "--accept-loss"], 2, "add --yes"),
+        (&["rejoin", "shop", "db1", "--rebuild"], 2, "add --yes"),
         (&["adopt", "shop", "--primary", "\u{7}"], 2, "give a name"),
         (&["adopt", "shop", "--primary", "db1"], 0, ""),
     ];

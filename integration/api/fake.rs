@@ -92,6 +92,7 @@ pub fn canned(request: &Request) -> Option<Response> {
         | Request::Repair { cluster, .. }
         | Request::Maintain { cluster, .. }
         | Request::EndMaintenance { cluster, .. }
+        | Request::Rejoin { cluster, .. }
             if !known(cluster.as_str()) =>
         {
             refused(RefusalCode::Unknown, "there is no such cluster", None)
@@ -99,7 +100,8 @@ pub fn canned(request: &Request) -> Option<Response> {
         Request::Explain { .. } => Response::Explanation(Box::new(explanation())),
         Request::Switchover { dry_run: true, .. }
         | Request::Failover { dry_run: true, .. }
-        | Request::Repair { dry_run: true, .. } => Response::Explanation(Box::new(explanation())),
+        | Request::Repair { dry_run: true, .. }
+        | Request::Rejoin { dry_run: true, .. } => Response::Explanation(Box::new(explanation())),
         Request::Events { after, .. } => {
             Response::Events(events().into_iter().filter(|event| event.seq > *after).collect())
         }
@@ -121,6 +123,9 @@ pub fn canned(request: &Request) -> Option<Response> {
         }
         Request::Failover { cluster, .. } => {
             Response::Opened { cluster: cluster.clone(), procedure: 4 }
+        }
+        Request::Rejoin { cluster, .. } => {
+            Response::Opened { cluster: cluster.clone(), procedure: 3 }
         }
     })
 }
@@ -230,6 +235,7 @@ fn stage(name: &str, state: &str, steps: &[&str]) -> StageView {
         attempts: 1,
         answer: String::new(),
         took_ms: (state == "done").then_some(12),
+        progress: None,
     };
     StageView {
         name: name.to_owned(),

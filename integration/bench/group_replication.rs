@@ -85,6 +85,7 @@ impl Group {
                 host: site.host.clone(),
                 read_only: false,
                 extra: settings(own, &talk.join(",")),
+                supervised: false,
             };
             members.push(set.start(site.name, site.address(0).port(), options).await?);
         }

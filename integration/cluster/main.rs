@@ -15,6 +15,7 @@ mod durability;
 mod lagging;
 mod leaders;
 mod maintaining;
+mod rejoining;
 mod restarting;
 mod starting;
 mod switching;

@@ -263,8 +263,8 @@ impl Stage {
         Ok(shop.primary().unwrap_or_default().to_owned())
     }
 
-    /// Starts a killed server again and waits until it follows. Where it holds transactions that
-    /// nobody was told of, it is emptied first, as a person would do; true when that was so.
+    /// Starts a killed server again and waits until it follows, whatever became of its history; true
+    /// when its data had to be replaced for that.
     pub async fn bring_back(&mut self, name: &str) -> Outcome<bool> {
         self.server(name).restart().await?;
         self.takes_no_writes(name).await?;
@@ -275,22 +275,32 @@ impl Stage {
         Ok(diverged)
     }
 
-    /// Waits until a server that is back follows, emptied if it must be; true when that was so.
+    /// Waits until a server that is back follows, whatever became of its history; true when its data
+    /// had to be replaced for that.
     pub async fn follows_again(&mut self, name: &str) -> Outcome<bool> {
         let settled = |shop: &Shop| {
             let shut = shop.server(name)["writable"] == false && !shop.busy();
-            let finding = shop.finding("replica_diverged");
-            shut && (shop.health(name) == "healthy" || finding.is_some())
+            shut && shop.health(name) == "healthy"
         };
-        let shop = self.until_shop(&format!("{name} follows again"), settled).await?;
-        self.takes_no_writes(name).await?;
-        let diverged = shop.finding("replica_diverged").is_some();
-        if diverged {
-            self.rebuild(name).await?;
-        }
+        self.until_shop(&format!("{name} follows again"), settled).await?;
         self.whole().await?;
         self.takes_no_writes(name).await?;
-        Ok(diverged)
+        let about = format!("{name} holds a copy");
+        let events = self.watchers.events().await;
+        Ok(events.iter().any(|(_, kind, text)| kind == "step_done" && text.contains(&about)))
+    }
+
+    /// Waits until what a server alone held was written down.
+    pub async fn until_exported(&self, name: &str, after: u64) -> Outcome {
+        let about = format!("{name}: ");
+        let told = async |stage: &Stage| {
+            let events = stage.watchers.events().await;
+            let found = events.iter().any(|(seq, kind, text)| {
+                *seq > after && kind == "exported" && text.starts_with(&about)
+            });
+            found.then_some(())
+        };
+        self.until(&format!("what {name} alone held is written down"), PATIENCE, told).await
     }
 
     /// Empties a server, as a person would whose data is of no use any more; it fetches everything

@@ -80,13 +80,8 @@ fn start(file: &Path, data: &Path) -> Outcome<Process> {
     let mut arguments = arguments.to_vec();
     arguments.extend([file.into(), "--data-dir".into(), data.into()]);
     let program = env!("CARGO_BIN_EXE_regent").into();
-    let process = Process::start(Launch {
-        program,
-        arguments,
-        log: log.clone(),
-        input: None,
-        network: None,
-    })?;
+    let process =
+        Process::start(Launch { program, arguments, log: log.clone(), ..Launch::default() })?;
     for _ in 0..200 {
         std::thread::sleep(Duration::from_millis(50));
         if std::fs::read_to_string(&log)?.contains("watcher w1 runs") {

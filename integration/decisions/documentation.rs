@@ -67,7 +67,7 @@ fn what_the_table_allows_is_what_the_program_allows() {
         let row = page.lines().find(|line| line.starts_with(&start)).unwrap();
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
         let allowed = cells[cells.len() - 2];
-        for respond in [Respond::FailOver, Respond::Repair] {
+        for respond in [Respond::FailOver, Respond::Repair, Respond::Rejoin] {
             let says = allowed.contains(&format!("`{respond}`"));
             assert_eq!(says, kind.senseless(respond).is_none(), "{kind}: {respond}");
         }

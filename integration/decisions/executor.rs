@@ -6,6 +6,7 @@ use regent::decision::diagnosis::diagnose;
 use regent::decision::plan::{Facts, Outcome, Step};
 use regent::decision::planning::{self, Decision};
 use regent::decision::procedure::{Ending, Guard, Next, Procedure, Standing};
+use regent::decision::rejoin;
 use regent::decision::response::{Act, respond};
 use regent::decision::situation::Situation;
 use regent::decision::sketch;
@@ -136,7 +137,7 @@ impl World {
                 attempts.into_iter().map(begin).collect()
             }
             Next::Wait(why) => panic!("it waits for {why:?}"),
-            Next::Decide => match planning::promote(&self.situation, open) {
+            Next::Decide => match planning::decide(&self.situation, open) {
                 Decision::Promote { stages, to, why, loss } => vec![Command::Extend {
                     cluster: cluster.clone(),
                     procedure: open.id,
@@ -146,6 +147,16 @@ impl World {
                     why,
                     loss,
                 }],
+                Decision::GoOn { stages, why } => vec![Command::Extend {
+                    cluster: cluster.clone(),
+                    procedure: open.id,
+                    after: open.plan.len(),
+                    stages,
+                    to: None,
+                    why,
+                    loss: String::new(),
+                }],
+                Decision::Enough { text } => close(Ending::Done { text }),
                 Decision::GiveUp { why } => close(Ending::Abandoned { text: why }),
             },
             Next::Failed { stage } => {
@@ -176,12 +187,16 @@ impl World {
                 Step::ReceiverStopped { .. }
                 | Step::CaughtUp { .. }
                 | Step::CommitsWait { .. }
-                | Step::Acknowledges { .. } => continue,
+                | Step::Acknowledges { .. }
+                | Step::Detached { .. }
+                | Step::Exported { .. }
+                | Step::Rebuilt { .. } => continue,
             };
             self.roles.insert(server.clone(), role);
         }
         let received = Some(status.received());
-        Outcome::Done(Facts { executed: Some(status.executed), received })
+        let facts = rejoin::foreseen(&self.situation, step);
+        Outcome::Done(Facts { executed: Some(status.executed), received, ..facts })
     }
 }
 

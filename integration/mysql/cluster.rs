@@ -11,7 +11,8 @@ use regent::demo::ports::free_ports;
 use regent::demo::servers::accounts::{MONITOR, REPLICATION};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet};
 use regent::runtime::mysql::probe::Prober;
-use regent::runtime::steps::{Access, Link, perform};
+use regent::runtime::steps::{Access, Exports, Link, Programs, perform};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use DatabaseFlavor::{Mariadb, Mysql};
@@ -21,7 +22,8 @@ pub struct Cluster {
     pub clock: Clock,
     pub flavor: DatabaseFlavor,
     links: Vec<Link>,
-    _place: tempfile::TempDir,
+    programs: PathBuf,
+    place: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -38,6 +40,7 @@ impl Cluster {
             }
         };
         let place = tempfile::tempdir().unwrap();
+        let programs = installation.program("");
         let set = ServerSet::new(place.path(), installation).unwrap();
         let mut servers = Vec::new();
         for (number, port) in free_ports(count).into_iter().enumerate() {
@@ -45,7 +48,7 @@ impl Cluster {
             servers.push(set.start(&name, port, ServerOptions::default()).await.unwrap());
         }
         let links = servers.iter().map(|_| Link::default()).collect();
-        Some(Cluster { servers, clock: Clock::start(), flavor, links, _place: place })
+        Some(Cluster { servers, clock: Clock::start(), flavor, links, programs, place })
     }
 
     /// The first server is the primary, the others follow it.
@@ -95,6 +98,7 @@ impl Cluster {
             "read_only" => Step::ReadOnly { server },
             "receiver_stopped" => Step::ReceiverStopped { server },
             "writable" => Step::Writable { server },
+            "detached" => Step::Detached { server },
             other => panic!("no step {other}"),
         }
     }
@@ -113,6 +117,9 @@ impl Cluster {
             clock: self.clock,
             clients_cut: false,
             link: self.links[at].clone(),
+            exports: Exports { watcher: "w1".into(), directory: self.place.path().join("exports") },
+            programs: Programs(vec![self.programs.clone()]),
+            progress: None,
         }
     }
 

@@ -24,4 +24,5 @@ macro_rules! both {
 mod cluster;
 mod options;
 mod probes;
+mod rejoining;
 mod steps;

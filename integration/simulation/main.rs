@@ -7,6 +7,7 @@ mod invariants;
 mod network;
 mod proxies;
 mod random;
+mod rejoining;
 mod replication;
 mod servers;
 mod setting;

@@ -121,6 +121,10 @@ pub struct Server {
     pub delay: u64,
     /// Writes that came while it hung: (write, generation).
     pub backlog: Vec<(u64, u64)>,
+    /// The attempt that replaces its data right now, and since when.
+    pub rebuilder: Option<((u64, u32), u64)>,
+    /// When the copy that it holds was begun.
+    pub copied: Option<u64>,
 }
 
 impl Server {
@@ -150,7 +154,18 @@ impl Server {
             busy: 0,
             delay: 0,
             backlog: Vec::new(),
+            rebuilder: None,
+            copied: None,
         }
+    }
+
+    /// Loses all that it holds.
+    pub fn empty(&mut self) {
+        self.following = None;
+        self.copied = None;
+        self.log.clear();
+        self.relay.clear();
+        self.executed = Held::default();
     }
 
     pub fn answers(&self, now: u64) -> bool {
@@ -165,7 +180,8 @@ impl Server {
     }
 
     pub fn facts(&self) -> Facts {
-        Facts { executed: Some(self.executed.gtids()), received: Some(self.received().gtids()) }
+        let (executed, received) = (self.executed.gtids(), self.received().gtids());
+        Facts { executed: Some(executed), received: Some(received), ..Facts::default() }
     }
 
     /// Writes a transaction to the log; it is committed at once, or waits.

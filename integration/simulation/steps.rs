@@ -11,15 +11,15 @@ use regent::watcher::{Input, StepOrder};
 /// An attempt under way.
 #[derive(Debug)]
 pub struct Task {
-    watcher: usize,
+    pub(crate) watcher: usize,
     life: u32,
     term: u64,
-    order: StepOrder,
-    server: usize,
+    pub(crate) order: StepOrder,
+    pub(crate) server: usize,
     server_life: u32,
     deadline: u64,
     /// Statements sent so far.
-    turn: u32,
+    pub(crate) turn: u32,
     /// Its answer will not arrive.
     answer_lost: bool,
 }
@@ -162,6 +162,13 @@ impl World {
             Step::Writable { .. } => self.writable(task),
             Step::Fenced { .. } => Some(Outcome::Failed("there is no fence command".to_owned())),
             Step::Following { source, .. } => self.follow(task, setting::server_number(&source)),
+            Step::Detached { .. } => Some(self.detach(task)),
+            Step::Exported { source, known, .. } => {
+                self.export(task, setting::server_number(&source), known)
+            }
+            Step::Rebuilt { donor, since, .. } => {
+                self.rebuild(task, setting::server_number(&donor), since)
+            }
         }
     }
 
@@ -170,7 +177,7 @@ impl World {
     }
 
     /// Asked before each changing statement.
-    fn permitted(&mut self, task: &Task) -> Result<(), Outcome> {
+    pub(crate) fn permitted(&mut self, task: &Task) -> Result<(), Outcome> {
         if self.reading(task.watcher) > task.order.permit {
             return Err(Outcome::Retry("permit ran out".to_owned()));
         }

@@ -52,7 +52,7 @@ struct Kept {
 }
 
 /// Every route: its method, its path and what it is for.
-pub const ROUTES: [(&str, &str, &str); 16] = [
+pub const ROUTES: [(&str, &str, &str); 17] = [
     ("GET", "/v1/status", "all clusters at a glance, or one"),
     ("GET", "/v1/clusters/{cluster}", "one cluster"),
     ("GET", "/v1/clusters/{cluster}/topology", "one cluster: who follows whom"),
@@ -65,6 +65,7 @@ pub const ROUTES: [(&str, &str, &str); 16] = [
     ("POST", "/v1/clusters/{cluster}/repair", "mend now what can be mended"),
     ("POST", "/v1/clusters/{cluster}/maintenance", "leave it alone for a while"),
     ("POST", "/v1/clusters/{cluster}/maintenance/end", "look after it again"),
+    ("POST", "/v1/clusters/{cluster}/rejoin", "let a server follow again"),
     ("GET", "/metrics", "counters and gauges for Prometheus"),
     ("GET", "/healthz", "whether the process lives"),
     ("GET", "/readyz", "whether it has caught up and knows a leader"),
@@ -106,6 +107,7 @@ fn method_for(path: &str) -> MethodRouter<Api> {
         "/v1/clusters/{cluster}/repair" => post(repair),
         "/v1/clusters/{cluster}/maintenance" => post(maintain),
         "/v1/clusters/{cluster}/maintenance/end" => post(end_maintenance),
+        "/v1/clusters/{cluster}/rejoin" => post(rejoin),
         "/metrics" => get(metrics_text),
         "/healthz" => get(|| async { "alive\n" }),
         "/readyz" => get(ready),
@@ -239,6 +241,26 @@ async fn failover(
     let accept_loss = fields.flag("accept_loss")?;
     let dry_run = fields.flag("dry_run")?;
     Ok(api.answer(Request::Failover { cluster, to, accept_loss, dry_run }, asked).await)
+}
+
+async fn rejoin(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    mut asked: Asked,
+    body: Sent,
+) -> Answered {
+    let body = asked.take_body(body)?;
+    let known = ["server", "rebuild", "from", "accept_loss", "dry_run"];
+    let fields = Fields::read(&body, &known)?;
+    let request = Request::Rejoin {
+        cluster: ClusterName::from(checked_name("cluster", &name)?),
+        server: ServerName::from(fields.required_name("server")?),
+        rebuild: fields.flag("rebuild")?,
+        donor: fields.name("from")?.map(ServerName::from),
+        accept_loss: fields.flag("accept_loss")?,
+        dry_run: fields.flag("dry_run")?,
+    };
+    Ok(api.answer(request, asked).await)
 }
 
 async fn repair(

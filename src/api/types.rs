@@ -3,7 +3,8 @@
 use crate::decision::topology::ClusterName;
 pub use crate::decision::view::{
     CandidateView, ClusterView, EventView, ExplanationView, FindingView, MaintenanceView,
-    ProcedureView, ProxyView, ServerView, StageView, StatusView, StepView, WatcherView,
+    ProcedureView, ProgressView, ProxyView, ServerView, StageView, StatusView, StepView,
+    WatcherView,
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,25 @@ pub struct FailoverBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// Go on although acknowledged transactions may be lost.
+    #[serde(default)]
+    pub accept_loss: bool,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Body of `POST /v1/clusters/{cluster}/rejoin`; every field but `server` may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejoinBody {
+    /// Which server.
+    pub server: String,
+    /// Replace its data, even where that is not needed.
+    #[serde(default)]
+    pub rebuild: bool,
+    /// Whose data it gets; the best donor when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Go on although its own transactions cannot be written down.
     #[serde(default)]
     pub accept_loss: bool,
     /// Only say what would be done.

@@ -1,12 +1,13 @@
 //! Commands that change something: they say what will happen, ask, and follow it to its end.
 
-use super::args::{Failover, Global, Repair, Switchover};
+use super::args::{Failover, Global, Rejoin, Repair, Switchover};
 use super::output::{Output, wrapped};
 use super::reach::{client, encoded};
 use super::{Failed, explanation, procedure};
 use crate::api::client::{Client, Read};
 use crate::api::types::{
-    AdoptBody, DoneBody, ExplanationView, FailoverBody, OpenedBody, RepairBody, SwitchoverBody,
+    AdoptBody, DoneBody, ExplanationView, FailoverBody, OpenedBody, RejoinBody, RepairBody,
+    SwitchoverBody,
 };
 use serde::Serialize;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -61,6 +62,32 @@ pub async fn failover(global: &Global, order: &Failover, out: &mut Output) -> Re
         } else if accept_loss {
             let text = "--accept-loss may lose acknowledged transactions and nobody can be asked \
                         here; add --yes, or look first with --dry-run";
+            return Err(Failed::Usage(text.to_owned()));
+        }
+    }
+    acting.open(&body(false), out).await
+}
+
+/// `regent rejoin`.
+pub async fn rejoin(global: &Global, order: &Rejoin, out: &mut Output) -> Result<(), Failed> {
+    let acting =
+        Acting { global, client: client(global)?, cluster: &order.cluster, kind: "rejoin" };
+    let body = |dry_run| RejoinBody {
+        server: order.server.clone(),
+        rebuild: order.rebuild,
+        from: order.from.clone(),
+        accept_loss: order.accept_loss,
+        dry_run,
+    };
+    if order.dry_run {
+        return acting.dry_run(&body(true), out).await;
+    }
+    if !order.yes {
+        if io::stdin().is_terminal() {
+            acting.confirm(&body(true), out).await?;
+        } else if order.rebuild {
+            let text = "--rebuild replaces all data of the server and nobody can be asked here; \
+                        add --yes, or look first with --dry-run";
             return Err(Failed::Usage(text.to_owned()));
         }
     }

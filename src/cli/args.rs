@@ -145,6 +145,11 @@ pub enum Command {
         after_help = "Examples:\n  regent maintenance shop db3 --for 30m --reason 'new disks'\n  regent maintenance shop --for 2h --reason 'network move' --yes\n  regent maintenance shop db3 --end\n\nA server in maintenance is never promoted, repaired, read from through a proxy or counted on. In a\ncluster in maintenance nothing happens by rule; switchover and failover by hand still work."
     )]
     Maintenance(Maintenance),
+    /// Let a server follow again whose history diverged
+    #[command(
+        after_help = "Examples:\n  regent rejoin shop db1 --dry-run\n  regent rejoin shop db1\n  regent rejoin shop db1 --rebuild --from db3 --yes\n\nWhat the server alone holds is written to a file first; 'regent events' names it."
+    )]
+    Rejoin(Rejoin),
     /// Run a whole cluster on this machine to try things on
     #[command(after_help = "Examples:\n  regent demo\n  regent demo --flavor mariadb --once")]
     Demo(Demo),
@@ -236,6 +241,30 @@ pub struct Failover {
     #[arg(long, value_name = "SERVER")]
     pub to: Option<String>,
     /// Go on although acknowledged transactions may be lost
+    #[arg(long)]
+    pub accept_loss: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// `regent rejoin`.
+#[derive(Debug, Args)]
+pub struct Rejoin {
+    /// The cluster
+    pub cluster: String,
+    /// The server
+    pub server: String,
+    /// Replace its data, even where that is not needed
+    #[arg(long)]
+    pub rebuild: bool,
+    /// Whose data it gets; the best donor when absent
+    #[arg(long, value_name = "SERVER")]
+    pub from: Option<String>,
+    /// Go on although its own transactions cannot be written down
     #[arg(long)]
     pub accept_loss: bool,
     /// Only say what would be done

@@ -67,6 +67,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Result<(), Failed> {
         Command::Failover(order) => acting::failover(global, order, out).await,
         Command::Repair(order) => acting::repair(global, order, out).await,
         Command::Maintenance(order) => maintaining::maintenance(global, order, out).await,
+        Command::Rejoin(order) => acting::rejoin(global, order, out).await,
         Command::Watch(_) | Command::Proxy(_) | Command::Demo(_) => {
             Err(Failed::Internal("this command is started elsewhere".to_owned()))
         }

@@ -4,8 +4,8 @@ use super::Failed;
 use super::output::{Output, wrapped};
 use super::reach::encoded;
 use crate::api::client::{CallError, Client, Read};
-use crate::api::types::{ProcedureView, StepView};
-use std::collections::BTreeSet;
+use crate::api::types::{ProcedureView, ProgressView, StepView};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Between two looks.
@@ -55,6 +55,8 @@ struct Printed {
     head: bool,
     stages: usize,
     steps: BTreeSet<(usize, usize)>,
+    /// What was last told of each long step.
+    progress: BTreeMap<(usize, usize), (String, u64)>,
     end: bool,
 }
 
@@ -74,6 +76,9 @@ impl Printed {
             }
             for (place, step) in stage.steps.iter().enumerate() {
                 let ended = !matches!(step.state.as_str(), "waiting" | "running");
+                if let Some(progress) = &step.progress {
+                    text.push_str(&self.progress((at, place), progress));
+                }
                 if ended && self.steps.insert((at, place)) {
                     text.push_str(&format!("    {}\n", wrapped(&line_of(step), 6, width)));
                 }
@@ -91,6 +96,21 @@ impl Printed {
             }
         }
         text
+    }
+}
+
+impl Printed {
+    /// A line whenever a long step does something else, or is another tenth further.
+    fn progress(&mut self, place: (usize, usize), progress: &ProgressView) -> String {
+        let tenth = progress.percent.unwrap_or_default() / 10;
+        let news = (progress.text.clone(), tenth);
+        if self.progress.insert(place, news.clone()).as_ref() == Some(&news) {
+            return String::new();
+        }
+        let megabytes = |bytes: u64| bytes / 1_000_000;
+        let of = progress.total.map_or(String::new(), |total| format!(" of {}", megabytes(total)));
+        let percent = progress.percent.map_or(String::new(), |it| format!(", {it} %"));
+        format!("      {}: {}{of} MB{percent}\n", progress.text, megabytes(progress.bytes))
     }
 }
 

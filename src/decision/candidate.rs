@@ -69,7 +69,7 @@ impl Survey {
     /// What the newest reports say.
     pub fn from_reports(situation: &Situation) -> Survey {
         let mut survey = Survey::default();
-        for server in situation.replicas() {
+        for server in situation.whole_replicas() {
             if let Some(status) = situation.status(&server.name) {
                 survey.received.insert(server.name.clone(), status.received());
                 survey.executed.insert(server.name.clone(), status.executed.clone());
@@ -146,6 +146,9 @@ fn exclusion(
     }
     if let Some(notice) = situation.maintained(&server.name) {
         return Some(format!("in {notice}"));
+    }
+    if situation.is_rebuilding(&server.name) {
+        return Some("its data is being replaced".to_owned());
     }
     if !survey.received.contains_key(&server.name) {
         return Some("its position is unknown: it did not answer".to_owned());

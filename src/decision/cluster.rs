@@ -8,7 +8,8 @@
 use super::durability::Protection;
 use super::gtid::Gtids;
 use super::maintenance::{Change, Maintenance};
-use super::plan::{Outcome, Step};
+use super::plan::{Export, Facts, Outcome, Step};
+pub use super::procedure::Rejected;
 use super::procedure::{Ending, Entry, Kind, Planned, Procedure, Stage, What};
 use super::response::Answered;
 use super::topology::{ClusterName, Epoch, ServerName};
@@ -66,6 +67,13 @@ pub struct ClusterState {
     /// What people work on and is left alone.
     #[serde(default, skip_serializing_if = "Maintenance::is_empty")]
     pub maintenance: Maintenance,
+    /// Servers whose data is being replaced, from the first attempt until one has succeeded; with
+    /// the time by their own clock after which a copy counts.
+    #[serde(default)]
+    pub rebuilding: BTreeMap<ServerName, u64>,
+    /// What was last written down of each server whose history diverged.
+    #[serde(default)]
+    pub exports: BTreeMap<ServerName, Export>,
     /// The open procedure.
     #[serde(default)]
     pub procedure: Option<Procedure>,
@@ -224,23 +232,6 @@ pub enum Command {
     },
 }
 
-/// Why a command had no effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rejected {
-    /// The cluster has a primary already.
-    AlreadyAdopted,
-    /// The cluster has none yet.
-    NotAdopted,
-    /// Another procedure is open.
-    ProcedureOpen,
-    /// That procedure is not open.
-    NoSuchProcedure,
-    /// The epoch or the plan moved on meanwhile.
-    MovedOn,
-    /// The journal does not allow it now.
-    OutOfOrder,
-}
-
 impl State {
     /// Applies a whole entry and returns the events it caused.
     pub fn apply(&mut self, proposal: &Proposal) -> Vec<EventView> {
@@ -309,6 +300,8 @@ impl ClusterState {
             preparing: self.preparing.clone(),
             primaries: self.primaries.clone(),
             maintenance: self.maintenance.clone(),
+            rebuilding: self.rebuilding.clone(),
+            exports: self.exports.clone(),
             procedure: self.procedure.clone(),
             answered: VecDeque::new(),
             ended: self.current_promotion().cloned().into_iter().collect(),
@@ -371,14 +364,15 @@ impl ClusterState {
             }
             Command::Begin { procedure, stage, step, attempt, term, .. } => {
                 let at = notes.at;
+                let (stage, step, attempt) = (*stage, *step, *attempt);
                 let open = self.open_procedure(*procedure)?;
-                open.begin(Entry {
-                    stage: *stage,
-                    step: *step,
-                    attempt: *attempt,
-                    at,
-                    what: What::Began { term: *term },
-                })
+                open.begin(Entry { stage, step, attempt, at, what: What::Began { term: *term } })?;
+                // From here on nobody knows what it holds.
+                if let Step::Rebuilt { server, since, .. } = &open.plan[stage].steps[step].step {
+                    let (server, since) = (server.clone(), *since);
+                    self.rebuilding.entry(server).or_insert(since);
+                }
+                Ok(())
             }
             Command::Finish { procedure, stage, step, attempt, outcome, .. } => {
                 let entry = Entry {
@@ -483,7 +477,10 @@ impl ClusterState {
                 | Step::CaughtUp { .. }
                 | Step::Writable { .. }
                 | Step::Fenced { .. }
-                | Step::Following { .. } => {}
+                | Step::Following { .. }
+                | Step::Detached { .. }
+                | Step::Exported { .. }
+                | Step::Rebuilt { .. } => {}
             }
         }
     }
@@ -500,9 +497,9 @@ impl ClusterState {
         let done = open.plan[stage].steps[step].step.clone();
         let took = notes.at.0.saturating_sub(began.0);
         match outcome {
-            Outcome::Done(_) => {
+            Outcome::Done(facts) => {
                 notes.add("step_done", format!("{kind} {number}: {done} ({took} ms)"));
-                self.take_effect(&done, kind, notes);
+                self.take_effect(&done, &facts, kind, notes);
             }
             Outcome::Failed(text) => {
                 notes.add("step_failed", format!("{kind} {number}: {done} failed: {text}"));
@@ -523,7 +520,7 @@ impl ClusterState {
     }
 
     /// What a confirmed step means for the cluster as a whole.
-    fn take_effect(&mut self, step: &Step, kind: Kind, notes: &mut Notes) {
+    fn take_effect(&mut self, step: &Step, facts: &Facts, kind: Kind, notes: &mut Notes) {
         let waiting = self.next_writer();
         let chosen = self.procedure.as_ref().is_some_and(Procedure::degrades);
         let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
@@ -549,12 +546,22 @@ impl ClusterState {
                     notes.add("route_opened", text);
                 }
             }
+            Step::Exported { server, .. } => {
+                if let Some(export) = facts.fork.as_ref().and_then(|fork| fork.export.as_ref()) {
+                    notes.add("exported", format!("{server}: {export}"));
+                    self.exports.insert(server.clone(), export.clone());
+                }
+            }
+            Step::Rebuilt { server, .. } => {
+                self.rebuilding.remove(server);
+            }
             Step::Acknowledges { on: true, .. }
             | Step::ReadOnly { .. }
             | Step::ReceiverStopped { .. }
             | Step::CaughtUp { .. }
             | Step::Fenced { .. }
-            | Step::Following { .. } => {}
+            | Step::Following { .. }
+            | Step::Detached { .. } => {}
         }
     }
 
@@ -566,6 +573,7 @@ impl ClusterState {
         let (word, text) = match ending {
             Ending::Done { text } => ("done", text),
             Ending::Abandoned { text } => ("abandoned", text),
+            Ending::Yielded { text } => ("yielded", text),
             Ending::Stuck { text } => ("stuck", text),
         };
         notes.add("procedure_closed", format!("{} {id} {word}: {text}", procedure.kind));
@@ -575,7 +583,8 @@ impl ClusterState {
         }
         procedure.ending = Some(ending.clone());
         procedure.closed = Some(notes.at);
-        if !procedure.finding.is_empty() {
+        let counts = !matches!(ending, Ending::Yielded { .. });
+        if counts && !procedure.finding.is_empty() {
             Answered::remember(&mut self.answered, &procedure.finding, notes.at);
         }
         self.ended.push_back(procedure);

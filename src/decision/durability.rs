@@ -88,14 +88,16 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
 fn is_usable(situation: &Situation, primary: &ServerSpec, server: &ServerSpec) -> bool {
     let steady =
         matches!(&situation.state.writer, Writer::Open { primary: now } if *now == primary.name);
-    situation.status(&server.name).is_some_and(|status| match status.channel() {
-        None => !steady,
-        Some(channel) => {
-            let follows = !steady || channel.source == primary.address;
-            let stopped = channel.receiver == Receiver::Stopped;
-            follows && channel.error.is_none() && (!stopped || status.semi_sync.replica)
-        }
-    })
+    let whole = !situation.is_rebuilding(&server.name);
+    whole
+        && situation.status(&server.name).is_some_and(|status| match status.channel() {
+            None => !steady,
+            Some(channel) => {
+                let follows = !steady || channel.source == primary.address;
+                let stopped = channel.receiver == Receiver::Stopped;
+                follows && channel.error.is_none() && (!stopped || status.semi_sync.replica)
+            }
+        })
 }
 
 /// Whether the primary asks fewer replicas than it needs although one that should acknowledge is

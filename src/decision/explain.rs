@@ -8,6 +8,7 @@ use super::durability;
 use super::plan::{Facts, Outcome};
 use super::planning::{self, Decision};
 use super::procedure::{Entry, Kind, Need, Procedure, Stage, StepState, What};
+use super::rejoin;
 use super::response::{Act, Past, Response, answer, respond};
 use super::situation::Situation;
 use super::topology::{AcknowledgedIn, Durability};
@@ -75,6 +76,7 @@ pub fn procedure_view(procedure: &Procedure) -> ProcedureView {
         None => ("running", String::new()),
         Some(super::procedure::Ending::Done { text }) => ("done", text.clone()),
         Some(super::procedure::Ending::Abandoned { text }) => ("abandoned", text.clone()),
+        Some(super::procedure::Ending::Yielded { text }) => ("yielded", text.clone()),
         Some(super::procedure::Ending::Stuck { text }) => ("stuck", text.clone()),
     };
     ProcedureView {
@@ -123,6 +125,7 @@ fn word(response: &Response) -> String {
             Kind::Failover => "fail_over".to_owned(),
             Kind::Switchover => "switch_over".to_owned(),
             Kind::Repair => "repair".to_owned(),
+            Kind::Rejoin => "rejoin".to_owned(),
         },
     }
 }
@@ -141,7 +144,8 @@ fn foreseen(situation: &Situation, procedure: &Procedure, loss: &mut String) -> 
             let executed = survey.executed.get(server).cloned();
             let executed = executed.or_else(|| status.map(|status| status.executed.clone()));
             let received = survey.received.get(server).cloned().or_else(|| executed.clone());
-            let outcome = Outcome::Done(Facts { executed, received });
+            let facts = rejoin::foreseen(situation, &planned.step);
+            let outcome = Outcome::Done(Facts { executed, received, ..facts });
             let what = What::Finished(outcome);
             played.journal.push(Entry { stage: place, step, attempt: 1, at: WallTime(0), what });
         }
@@ -152,11 +156,13 @@ fn foreseen(situation: &Situation, procedure: &Procedure, loss: &mut String) -> 
     let situation = &opened;
     let mut stages: Vec<Stage> = procedure.plan.clone();
     if procedure.plan.last().is_some_and(|stage| stage.decides) {
-        match planning::promote(situation, &played) {
+        match planning::decide(situation, &played) {
             Decision::Promote { stages: more, loss: stated, .. } => {
                 stages.extend(more);
                 *loss = stated;
             }
+            Decision::GoOn { stages: more, .. } => stages.extend(more),
+            Decision::Enough { .. } => {}
             Decision::GiveUp { why } => *loss = why,
         }
     }
@@ -209,6 +215,7 @@ fn step_view(procedure: &Procedure, stage: usize, step: usize) -> StepView {
         text: procedure.plan[stage].steps[step].step.to_string(),
         state: state.to_owned(),
         attempts: entries.iter().map(|entry| entry.attempt).max().unwrap_or(0),
+        progress: None,
         answer: if done { String::new() } else { answer.unwrap_or_default() },
         took_ms: took,
     }

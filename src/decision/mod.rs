@@ -7,6 +7,7 @@
 pub mod adoption;
 pub mod candidate;
 pub mod cluster;
+mod deciding;
 pub mod diagnosis;
 pub mod durability;
 pub mod explain;
@@ -18,6 +19,7 @@ pub mod objection;
 pub mod plan;
 pub mod planning;
 pub mod procedure;
+pub mod rejoin;
 pub mod report;
 pub mod response;
 pub mod rules;

@@ -1,7 +1,7 @@
 //! Plans as data: steps that say what state to bring about, gathered in stages.
 
 use super::gtid::Gtids;
-use super::topology::{Endpoint, ServerName};
+use super::topology::{Endpoint, ServerName, WatcherName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -66,6 +66,37 @@ pub enum Step {
         /// Its address.
         address: Endpoint,
     },
+    /// Follows nobody; what it received and did not apply is thrown away. Only for a server whose
+    /// own transactions were exported.
+    Detached {
+        /// Where.
+        server: ServerName,
+    },
+    /// What it has committed and the primary has not is in a file for people to read. Answers with
+    /// that, with the primary's position and with its own clock.
+    Exported {
+        /// Where; it takes no writes and receives nothing.
+        server: ServerName,
+        /// The primary.
+        source: ServerName,
+        /// The primary's address.
+        address: Endpoint,
+        /// What an earlier export holds already.
+        known: Option<Gtids>,
+        /// Whether to go on when it cannot be read any more.
+        waived: bool,
+    },
+    /// Its data is a copy of the donor's; all that it held is gone.
+    Rebuilt {
+        /// Where.
+        server: ServerName,
+        /// Whose data it gets.
+        donor: ServerName,
+        /// The donor's address.
+        address: Endpoint,
+        /// A copy counts that was begun after this, in microseconds by the server's own clock.
+        since: u64,
+    },
 }
 
 impl Step {
@@ -90,7 +121,10 @@ impl Step {
             | Step::Acknowledges { server, .. }
             | Step::Writable { server }
             | Step::Fenced { server, .. }
-            | Step::Following { server, .. } => server,
+            | Step::Following { server, .. }
+            | Step::Detached { server }
+            | Step::Exported { server, .. }
+            | Step::Rebuilt { server, .. } => server,
         }
     }
 
@@ -106,6 +140,10 @@ impl Step {
             Step::ReadOnly { .. } | Step::ReceiverStopped { .. } => Duration::from_millis(1500),
             Step::CommitsWait { .. } | Step::Acknowledges { .. } => Duration::from_secs(3),
             Step::Writable { .. } | Step::Following { .. } => Duration::from_secs(5),
+            // A stopping applier may hang for a minute.
+            Step::Detached { .. } => Duration::from_secs(90),
+            Step::Exported { .. } => Duration::from_secs(15 * 60),
+            Step::Rebuilt { .. } => Duration::from_secs(48 * 3600),
         }
     }
 
@@ -120,6 +158,9 @@ impl Step {
             Step::Writable { .. } => "writable",
             Step::Fenced { .. } => "fenced",
             Step::Following { .. } => "following",
+            Step::Detached { .. } => "detached",
+            Step::Exported { .. } => "exported",
+            Step::Rebuilt { .. } => "rebuilt",
         }
     }
 }
@@ -141,6 +182,13 @@ impl fmt::Display for Step {
             Step::Writable { server } => write!(f, "{server} takes writes"),
             Step::Fenced { server, .. } => write!(f, "{server} is taken out of service"),
             Step::Following { server, source, .. } => write!(f, "{server} follows {source}"),
+            Step::Detached { server } => write!(f, "{server} follows nobody"),
+            Step::Exported { server, .. } => {
+                write!(f, "what {server} alone holds is written down for people")
+            }
+            Step::Rebuilt { server, donor, .. } => {
+                write!(f, "{server} holds a copy of what {donor} holds, and nothing else")
+            }
         }
     }
 }
@@ -166,4 +214,58 @@ pub struct Facts {
     /// Every transaction it holds, applied or only received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received: Option<Gtids>,
+    /// How its history differs from the primary's, where that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<Box<Fork>>,
+}
+
+/// How the history of a server that stands still differs from the primary's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fork {
+    /// What it has committed and the primary has not.
+    pub beyond: Gtids,
+    /// What the primary had committed after that.
+    pub primary: Gtids,
+    /// Microseconds by the server's own clock.
+    pub clock: u64,
+    /// Where what it alone holds was written to, when that was done now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Export>,
+}
+
+/// Transactions that one server alone held, written down for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Export {
+    /// Which.
+    pub gtids: Gtids,
+    /// How many.
+    pub transactions: u64,
+    /// How many rows they changed.
+    pub rows: u64,
+    /// The watcher that holds the file.
+    pub watcher: WatcherName,
+    /// The file's path there.
+    pub path: String,
+}
+
+impl fmt::Display for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Export { gtids, transactions, rows, watcher, path } = self;
+        write!(
+            f,
+            "{transactions} transaction(s) with {rows} row(s), {gtids}, in {path} on watcher \
+             {watcher}"
+        )
+    }
+}
+
+/// How far a long step is, measured where it is carried out; never replicated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What it does right now.
+    pub text: String,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all, as far as that is known.
+    pub total: Option<u64>,
 }

@@ -5,6 +5,7 @@ mod last_resorts;
 pub use last_resorts::{degrade, pointless};
 
 use super::candidate::{self, Candidate, Survey, rank};
+pub use super::deciding::{Decision, decide};
 use super::diagnosis::{Finding, FindingKind};
 use super::durability::{self, Wanted};
 use super::gtid::Gtids;
@@ -22,32 +23,11 @@ use std::time::Duration;
 /// primary to go back to.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was decided after a deciding stage.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
-    /// Go on with these stages.
-    Promote {
-        /// The stages.
-        stages: Vec<Stage>,
-        /// Who becomes primary.
-        to: ServerName,
-        /// Why, and why not the others.
-        why: Vec<String>,
-        /// What may be lost by it, as a sentence; empty when nothing is.
-        loss: String,
-    },
-    /// Do not go on.
-    GiveUp {
-        /// Why.
-        why: String,
-    },
-}
-
 /// The first plan of a failover: the former primary takes no writes, the replicas receive nothing
 /// more and say what they hold.
 pub fn isolate(situation: &Situation, from: &ServerName, accept_loss: bool) -> Vec<Stage> {
     let reachable =
-        situation.replicas().filter(|replica| situation.status(&replica.name).is_some());
+        situation.whole_replicas().filter(|replica| situation.status(&replica.name).is_some());
     let protection = &situation.state.protection;
     let need = protection.survey_need().filter(|_| !accept_loss);
     // Where a proof is needed, only those that may have acknowledged contribute to it; a quick
@@ -76,7 +56,7 @@ pub fn pause(from: &ServerName) -> Vec<Stage> {
     vec![pause]
 }
 
-/// The second plan of a failover or switchover, from what the first one learned.
+/// The second plan of a failover or switchover.
 pub fn promote(situation: &Situation, procedure: &Procedure) -> Decision {
     let survey = survey_of(situation, procedure);
     let ranked = rank(situation, &survey);
@@ -223,7 +203,8 @@ fn promotion(
     ready.push(must(caught_up(to, everything, within)));
     ready.push(must(Step::CommitsWait { server: to.name.clone(), acks: wanted.acks }));
     let mut opening = vec![must(Step::Writable { server: to.name.clone() })];
-    for other in situation.spec.servers.iter().filter(|other| other.name != to.name) {
+    let others = situation.spec.servers.iter().filter(|other| other.name != to.name);
+    for other in others.filter(|other| !situation.is_rebuilding(&other.name)) {
         let former = other.name == procedure.from;
         if former && !procedure.former_is_read_only() {
             continue; // Repaired when it comes back.
@@ -288,7 +269,7 @@ fn released(situation: &Situation, procedure: &Procedure, server: &ServerSpec) -
     unblock(situation, server).or_else(|| former.then(|| release(server)))
 }
 
-fn unblock(situation: &Situation, server: &ServerSpec) -> Option<Step> {
+pub(super) fn unblock(situation: &Situation, server: &ServerSpec) -> Option<Step> {
     let waits = situation.status(&server.name).is_some_and(|status| status.semi_sync.source);
     waits.then(|| release(server))
 }
@@ -346,6 +327,7 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
         | FindingKind::CommitsBlocked
         | FindingKind::Degraded
         | FindingKind::ReplicaDiverged
+        | FindingKind::ReplicaIncomplete
         | FindingKind::ReplicaBroken
         | FindingKind::ReplicaUnreachable
         | FindingKind::ReplicaLagging
@@ -369,7 +351,7 @@ fn fence_others(situation: &Situation) -> Option<Stage> {
 /// The primary that was there goes on: also how a switchover is rolled back.
 pub fn reopen(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let answering = |server: &&ServerSpec| situation.status(&server.name).is_some();
-    let replicas: Vec<_> = situation.replicas().filter(answering).collect();
+    let replicas: Vec<_> = situation.whole_replicas().filter(answering).collect();
     let wanted = durability::wanted(&situation.joined_by(&replicas, primary), primary);
     let ackers = replicas.into_iter().filter(|server| wanted.ackers.contains(&server.name));
     let (ready, others): (Vec<_>, Vec<_>) =
@@ -455,7 +437,8 @@ fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
 /// that a promotion need not.
 fn prepare(situation: &Situation, primary: &ServerSpec) -> Option<Stage> {
     let mut steps = Vec::new();
-    for server in &situation.spec.servers {
+    let whole = |server: &&ServerSpec| !situation.is_rebuilding(&server.name);
+    for server in situation.spec.servers.iter().filter(whole) {
         let status = situation.status(&server.name);
         if status.is_some_and(|status| !status.semi_sync.available) {
             let step = Step::CommitsWait { server: server.name.clone(), acks: 0 };
@@ -493,8 +476,9 @@ pub fn hopeless(situation: &Situation, accept_loss: bool) -> Option<String> {
     if lacking.is_some() {
         return lacking;
     }
-    let answering = protection.may_acknowledge.iter();
-    let answering = answering.filter(|name| situation.status(name).is_some()).count();
+    let whole =
+        |name: &&ServerName| situation.status(name).is_some() && !situation.is_rebuilding(name);
+    let answering = protection.may_acknowledge.iter().filter(whole).count();
     (answering < need).then(|| {
         let may: BTreeSet<_> = protection.may_acknowledge.iter().map(ToString::to_string).collect();
         let may: Vec<_> = may.into_iter().collect();
@@ -514,11 +498,11 @@ pub fn tell(candidate: &Candidate) -> String {
     format!("{}{out}: {}", candidate.server, reasons.join(", "))
 }
 
-fn caught_up(server: &ServerSpec, to: &Gtids, within: Duration) -> Step {
+pub(super) fn caught_up(server: &ServerSpec, to: &Gtids, within: Duration) -> Step {
     Step::CaughtUp { server: server.name.clone(), to: to.clone(), within }
 }
 
-fn following(server: &ServerSpec, source: &ServerSpec) -> Step {
+pub(super) fn following(server: &ServerSpec, source: &ServerSpec) -> Step {
     Step::Following {
         server: server.name.clone(),
         source: source.name.clone(),
@@ -526,7 +510,7 @@ fn following(server: &ServerSpec, source: &ServerSpec) -> Step {
     }
 }
 
-fn stage(name: &str, steps: Vec<Planned>) -> Stage {
+pub(super) fn stage(name: &str, steps: Vec<Planned>) -> Stage {
     Stage {
         name: name.to_owned(),
         steps,
@@ -538,7 +522,7 @@ fn stage(name: &str, steps: Vec<Planned>) -> Stage {
     }
 }
 
-fn must(step: Step) -> Planned {
+pub(super) fn must(step: Step) -> Planned {
     Planned { step, need: Need::Must }
 }
 

@@ -3,7 +3,6 @@
 //! The journal is replicated, so a procedure can be continued by any later leader. `next` is pure:
 //! it looks at plan and journal, and at what only the leader of the day can know ([`Standing`]).
 
-use super::cluster::Rejected;
 use super::plan::{Outcome, Step};
 use super::topology::{Epoch, ServerName};
 use crate::clock::WallTime;
@@ -13,6 +12,23 @@ use std::fmt;
 
 /// How often one step is attempted before it counts as failed, where a plan says nothing else.
 pub const ATTEMPTS: u32 = 5;
+
+/// Why a command had no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// The cluster has a primary already.
+    AlreadyAdopted,
+    /// The cluster has none yet.
+    NotAdopted,
+    /// Another procedure is open.
+    ProcedureOpen,
+    /// That procedure is not open.
+    NoSuchProcedure,
+    /// The epoch or the plan moved on meanwhile.
+    MovedOn,
+    /// The journal does not allow it now.
+    OutOfOrder,
+}
 
 /// A plan in execution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +53,9 @@ pub struct Procedure {
     /// What may be lost by it, as a sentence; empty when it is proven that nothing is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub loss: String,
+    /// Of a rejoin: who comes back, and how far that may go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<Rejoin>,
     /// When it was opened.
     pub opened: WallTime,
     /// The stages, in order; grows only at its end.
@@ -63,6 +82,23 @@ pub enum Kind {
     Switchover,
     /// Bring servers to their declared role without changing the primary.
     Repair,
+    /// Let a server whose history diverged follow again.
+    Rejoin,
+}
+
+/// Who comes back, and how far that may go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejoin {
+    /// Who.
+    pub server: ServerName,
+    /// Whether its data may be replaced when that is needed.
+    pub rebuild: bool,
+    /// Whether its data is replaced even when that is not needed.
+    #[serde(default)]
+    pub anew: bool,
+    /// Whose data it gets; the best donor when absent.
+    #[serde(default)]
+    pub donor: Option<ServerName>,
 }
 
 impl Kind {
@@ -70,7 +106,7 @@ impl Kind {
     pub fn closes_route(self) -> bool {
         match self {
             Kind::Failover | Kind::Switchover => true,
-            Kind::Repair => false,
+            Kind::Repair | Kind::Rejoin => false,
         }
     }
 }
@@ -81,6 +117,7 @@ impl fmt::Display for Kind {
             Kind::Failover => "failover",
             Kind::Switchover => "switchover",
             Kind::Repair => "repair",
+            Kind::Rejoin => "rejoin",
         })
     }
 }
@@ -177,6 +214,11 @@ pub enum Ending {
     /// Given up before the point of no return, nothing lost.
     Abandoned {
         /// Why.
+        text: String,
+    },
+    /// Gave way to something more important; it will be made again.
+    Yielded {
+        /// To what.
         text: String,
     },
     /// Failed after the point of no return; a person is needed.

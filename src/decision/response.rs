@@ -3,6 +3,7 @@
 use super::cluster::Unknown;
 use super::diagnosis::{Finding, FindingKind};
 use super::procedure::{Kind, Procedure, Stage};
+use super::rejoin;
 use super::rules::{DurabilityKind, Respond, Rule};
 use super::situation::Situation;
 use super::topology::{Durability, Epoch, ServerName};
@@ -104,7 +105,7 @@ pub fn answer(
     let response = match rule.respond {
         Respond::Nothing => return None,
         Respond::Alert => Response::plain(Act::Alert, finding.text.clone()),
-        Respond::FailOver | Respond::Repair | Respond::Degrade => {
+        Respond::FailOver | Respond::Repair | Respond::Degrade | Respond::Rejoin => {
             one(situation, finding, rule, lasting, past)
         }
     };
@@ -166,6 +167,19 @@ pub fn durability_kind(durability: Durability) -> DurabilityKind {
     }
 }
 
+/// The command that does it regardless.
+fn by_hand(situation: &Situation, finding: &Finding, respond: Respond) -> String {
+    let cluster = &situation.spec.name;
+    let server = finding.server.as_ref().map_or("", ServerName::as_str);
+    match respond {
+        Respond::FailOver => format!("regent failover {cluster}"),
+        Respond::Rejoin => format!("regent rejoin {cluster} {server}"),
+        Respond::Repair | Respond::Degrade | Respond::Alert | Respond::Nothing => {
+            format!("regent repair {cluster}")
+        }
+    }
+}
+
 fn one(
     situation: &Situation,
     finding: &Finding,
@@ -196,17 +210,13 @@ fn one(
     }
     let spent = same.iter().filter(|past| past.ago < BUDGET_SPAN).count();
     if let Some(limit) = rule.per_hour.filter(|limit| spent >= *limit as usize) {
-        let by_hand = match rule.respond {
-            Respond::FailOver => format!("regent failover {}", situation.spec.name),
-            Respond::Repair | Respond::Degrade | Respond::Alert | Respond::Nothing => {
-                format!("regent repair {}", situation.spec.name)
-            }
-        };
+        let by_hand = by_hand(situation, finding, rule.respond);
         return hold(format!(
             "{spent} procedures for it within an hour, and the rule allows {limit}; to go on \
              regardless: {by_hand}"
         ));
     }
+    let mut rejoining = None;
     let (kind, plan) = match rule.respond {
         Respond::FailOver => {
             let objection = planning::hopeless(situation, rule.accept_loss);
@@ -223,6 +233,13 @@ fn one(
             Some(_) | None => return wait("it cannot be mended now".to_owned()),
         },
         Respond::Degrade => (Kind::Repair, planning::degrade(&situation.state.writer)),
+        Respond::Rejoin => match rejoin::by_rule(situation, finding, rule) {
+            Ok((rejoin, plan)) => {
+                rejoining = Some(rejoin);
+                (Kind::Rejoin, plan)
+            }
+            Err(why) => return hold(why),
+        },
         Respond::Alert | Respond::Nothing => return wait("no act".to_owned()),
     };
     let Some(from) = situation.primary().map(|server| server.name.clone()) else {
@@ -231,6 +248,7 @@ fn one(
     let mut procedure = procedure(kind, finding.text.clone(), from, plan);
     procedure.finding = finding.kind.to_string();
     procedure.accept_loss = rule.accept_loss;
+    procedure.rejoin = rejoining;
     Response {
         act: Act::Open(Box::new(procedure)),
         finding: None,
@@ -252,6 +270,7 @@ pub fn procedure(kind: Kind, cause: String, from: ServerName, plan: Vec<Stage>) 
         to: None,
         accept_loss: false,
         loss: String::new(),
+        rejoin: None,
         opened: WallTime::default(),
         plan,
         journal: Vec::new(),

@@ -50,9 +50,13 @@ pub struct Rule {
     /// How many procedures for the same finding within an hour; unlimited when absent.
     #[serde(default)]
     pub per_hour: Option<u32>,
-    /// Whether to go on although acknowledged transactions may be lost.
+    /// Whether to go on although acknowledged transactions may be lost; of a rejoin, although the
+    /// server's own transactions cannot be written down.
     #[serde(default)]
     pub accept_loss: bool,
+    /// Of a rejoin: whether the server's data may be replaced.
+    #[serde(default)]
+    pub rebuild: bool,
 }
 
 /// A durability as rules name it.
@@ -75,6 +79,8 @@ pub enum Respond {
     Repair,
     /// Let commits go on without acknowledgements until a replica is back.
     Degrade,
+    /// Write down what the server alone holds, and let it follow again.
+    Rejoin,
     /// Tell people.
     Alert,
     /// Show it, no more.
@@ -87,6 +93,7 @@ impl fmt::Display for Respond {
             Respond::FailOver => "fail_over",
             Respond::Repair => "repair",
             Respond::Degrade => "degrade",
+            Respond::Rejoin => "rejoin",
             Respond::Alert => "alert",
             Respond::Nothing => "nothing",
         })

@@ -3,8 +3,9 @@
 //! The leader makes one from its table of reports and the replicated state; `regent explain
 //! --situation` makes one from a file. All times in it are ages, so it means the same anywhere.
 
-use super::cluster::{ClusterState, Writer};
+use super::cluster::{ClusterState, Command, Writer};
 use super::gtid::Gtids;
+use super::procedure::{Ending, Kind};
 use super::report::{Channel, Receiver, Sight, Status, StorageFault};
 use super::topology::{ClusterSpec, DataCenter, ServerName, ServerSpec, Timing, WatcherName};
 use std::collections::BTreeMap;
@@ -136,6 +137,26 @@ impl Situation {
     pub fn replicas(&self) -> impl Iterator<Item = &ServerSpec> {
         let primary = self.primary().map(|server| server.name.clone());
         self.spec.servers.iter().filter(move |server| Some(&server.name) != primary.as_ref())
+    }
+
+    /// What a cluster does whose open rejoin must not be in the way: it gives way, and is made again.
+    pub fn make_way(&self, to: &str) -> Option<Command> {
+        let open = self.state.procedure.as_ref().filter(|open| open.kind == Kind::Rejoin)?;
+        Some(Command::Close {
+            cluster: self.spec.name.clone(),
+            procedure: open.id,
+            ending: Ending::Yielded { text: to.to_owned() },
+        })
+    }
+
+    /// Whether a server's data is being replaced, so that it holds nothing that counts.
+    pub fn is_rebuilding(&self, server: &ServerName) -> bool {
+        self.state.rebuilding.contains_key(server)
+    }
+
+    /// The replicas that hold whatever they say they hold.
+    pub fn whole_replicas(&self) -> impl Iterator<Item = &ServerSpec> {
+        self.replicas().filter(|server| !self.is_rebuilding(&server.name))
     }
 
     /// Replicas that lately received something from the primary, with how long ago: each of them

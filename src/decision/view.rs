@@ -2,6 +2,7 @@
 //!
 //! The JSON shape of these types is a contract (`docs/api.md`): fields are added, never renamed.
 
+use super::plan::Progress;
 use super::topology::{ClusterName, DataCenter, Epoch, ProxyName, ServerName, WatcherName};
 use crate::clock::WallTime;
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,21 @@ pub enum Request {
         /// Who asks; empty when not known.
         by: String,
     },
+    /// Let a server follow again, whatever became of its history.
+    Rejoin {
+        /// Its cluster.
+        cluster: ClusterName,
+        /// Which.
+        server: ServerName,
+        /// Replace its data, even where that is not needed.
+        rebuild: bool,
+        /// Whose data it gets; the best donor when absent.
+        donor: Option<ServerName>,
+        /// Go on although its own transactions cannot be written down.
+        accept_loss: bool,
+        /// Only say what would be done.
+        dry_run: bool,
+    },
 }
 
 impl Request {
@@ -106,7 +122,8 @@ impl Request {
             }
             Request::Switchover { dry_run, .. }
             | Request::Failover { dry_run, .. }
-            | Request::Repair { dry_run, .. } => !dry_run,
+            | Request::Repair { dry_run, .. }
+            | Request::Rejoin { dry_run, .. } => !dry_run,
             Request::Status { .. }
             | Request::Explain { .. }
             | Request::Events { .. }
@@ -306,7 +323,7 @@ pub struct FindingView {
 pub struct ProcedureView {
     /// Its number, unique in its cluster.
     pub id: u64,
-    /// `failover`, `switchover` or `repair`.
+    /// `failover`, `switchover`, `repair` or `rejoin`.
     pub kind: String,
     /// Why it was opened.
     pub cause: String,
@@ -320,7 +337,7 @@ pub struct ProcedureView {
     pub opened: WallTime,
     /// When it was closed.
     pub closed: Option<WallTime>,
-    /// `running`, `done`, `abandoned` or `stuck`.
+    /// `running`, `done`, `abandoned`, `yielded` or `stuck`.
     pub state: String,
     /// How it ended, as a sentence.
     pub text: String,
@@ -357,6 +374,35 @@ pub struct StepView {
     /// Milliseconds from its beginning to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<u64>,
+    /// How far it is, while it runs and where that is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressView>,
+}
+
+/// How far a long step is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressView {
+    /// What it does right now.
+    pub text: String,
+    /// Bytes done.
+    pub bytes: u64,
+    /// Bytes in all, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Of a hundred, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u64>,
+}
+
+impl From<&Progress> for ProgressView {
+    fn from(progress: &Progress) -> ProgressView {
+        let Progress { text, done, total } = progress.clone();
+        let percent = total.filter(|total| *total > 0).map(|total| {
+            // An estimate may fall short; only its end is the end.
+            (u128::from(done) * 100 / u128::from(total)).min(99) as u64
+        });
+        ProgressView { text, bytes: done, total, percent }
+    }
 }
 
 /// Something that happened.
@@ -381,7 +427,7 @@ pub struct ExplanationView {
     pub cluster: ClusterName,
     /// Findings, most important first.
     pub findings: Vec<FindingView>,
-    /// The chosen response: `nothing`, `alert`, `repair`, `fail_over`, `switch_over`.
+    /// The chosen response: `nothing`, `alert`, `repair`, `rejoin`, `fail_over`, `switch_over`.
     pub response: String,
     /// The rule that chose it.
     pub rule: Option<String>,

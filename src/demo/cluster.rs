@@ -31,6 +31,8 @@ pub struct Cluster {
     /// The configuration file of the watchers and the proxies.
     pub configuration: PathBuf,
     program: PathBuf,
+    /// Where the database's client programs are.
+    programs: PathBuf,
     directory: StateDirectory,
 }
 
@@ -99,6 +101,7 @@ impl Cluster {
             Some(sites) => sites.clone(),
             None => Sites::loopback()?,
         };
+        let programs = installation.program("");
         let set = ServerSet::new(directory.path.join("servers"), installation)?;
         set.template().await?;
         let start = |site: &Site| {
@@ -116,7 +119,8 @@ impl Cluster {
             Some(program) => program.clone(),
             None => std::env::current_exe()?,
         };
-        Ok(Cluster { servers, nodes: Vec::new(), api, sites, configuration, program, directory })
+        let nodes = Vec::new();
+        Ok(Cluster { servers, nodes, api, sites, configuration, program, programs, directory })
     }
 
     /// Starts the watchers and the proxies.
@@ -157,7 +161,9 @@ impl Cluster {
         if !node.process.as_mut().is_some_and(Process::is_running) {
             let (program, arguments) = (self.program.clone(), node.arguments.clone());
             let network = node.network.clone();
-            let launch = Launch { program, arguments, log, input: None, network };
+            let environment = vec![("REGENT_PROGRAMS", self.programs.clone().into_os_string())];
+            let launch =
+                Launch { program, arguments, log, network, environment, ..Launch::default() };
             node.process = Some(Process::start(launch)?);
         }
         Ok(())

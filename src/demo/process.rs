@@ -7,8 +7,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -16,9 +15,22 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 /// A running child in a process group of its own; killed, with its group, when dropped.
 #[derive(Debug)]
 pub struct Process {
-    child: Child,
+    running: Arc<Mutex<Running>>,
     log: PathBuf,
 }
+
+/// A child and how to start it again.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    launch: Launch,
+}
+
+/// With this exit code a database server asks its supervisor for a restart.
+const RESTART: i32 = 16;
+
+/// Between two looks of a supervisor.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Where something runs: an address of its own, and the network that has this address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +49,7 @@ impl Host {
 }
 
 /// What to run, where, and where its output goes.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Launch {
     /// The program's path.
     pub program: PathBuf,
@@ -49,11 +61,16 @@ pub struct Launch {
     pub input: Option<PathBuf>,
     /// The network namespace to run in, as in [`Host`].
     pub network: Option<PathBuf>,
+    /// What it finds in its environment beside this process's own.
+    pub environment: Vec<(&'static str, OsString)>,
+    /// Whether it is started again when it asks for that, as a system's supervisor would.
+    pub supervised: bool,
 }
 
-impl Process {
+impl Launch {
     /// Starts the program; the kernel kills it should this process die first (where `setpriv` exists).
-    pub fn start(launch: Launch) -> io::Result<Process> {
+    fn spawn(&self) -> io::Result<Child> {
+        let launch = self;
         let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
         let mut words: Vec<OsString> = Vec::new();
         if let Some(setpriv) = setpriv() {
@@ -65,7 +82,7 @@ impl Process {
             within.push(network);
             words.extend(["nsenter".into(), within, "--".into()]);
         }
-        words.push(launch.program.into());
+        words.push(launch.program.clone().into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         let input = match &launch.input {
@@ -74,17 +91,56 @@ impl Process {
         };
         command
             .args(&launch.arguments)
+            .envs(launch.environment.iter().map(|(name, value)| (name, value)))
             .stdin(input)
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0);
-        let child = spawn_from_lasting_thread(command)?;
-        Ok(Process { child, log: launch.log })
+        spawn_from_lasting_thread(command)
+    }
+}
+
+impl Running {
+    /// Whether it runs, or runs again because it asked for that.
+    fn goes_on(&mut self) -> bool {
+        match self.child.try_wait() {
+            Ok(None) => true,
+            Ok(Some(status)) if self.launch.supervised && status.code() == Some(RESTART) => {
+                self.launch.spawn().map(|child| self.child = child).is_ok()
+            }
+            Ok(Some(_)) | Err(_) => false,
+        }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+}
+
+impl Process {
+    /// Starts the program.
+    pub fn start(launch: Launch) -> io::Result<Process> {
+        let (log, supervised) = (launch.log.clone(), launch.supervised);
+        let running = Arc::new(Mutex::new(Running { child: launch.spawn()?, launch }));
+        if supervised {
+            let watched = Arc::downgrade(&running);
+            let supervise = move || {
+                while let Some(running) = watched.upgrade() {
+                    if !locked(&running).goes_on() {
+                        return;
+                    }
+                    drop(running);
+                    std::thread::sleep(LOOK);
+                }
+            };
+            std::thread::Builder::new().name("supervisor".to_owned()).spawn(supervise)?;
+        }
+        Ok(Process { running, log })
     }
 
     /// The process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        locked(&self.running).child.id()
     }
 
     /// The file that collects its output.
@@ -94,15 +150,16 @@ impl Process {
 
     /// Whether it has not ended yet; a stopped process counts as running.
     pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        locked(&self.running).goes_on()
     }
 
     /// Sends a signal to this one process; nothing happens when it has ended.
     pub fn signal(&mut self, signal: Signal) -> io::Result<()> {
-        if !self.is_running() {
+        let mut running = locked(&self.running);
+        if !running.goes_on() {
             return Ok(());
         }
-        match self.pid() {
+        match running.pid() {
             Some(pid) => kill_process(pid, signal).map_err(io::Error::from),
             None => Ok(()),
         }
@@ -110,13 +167,15 @@ impl Process {
 
     /// Kills it at once and waits until it is gone.
     pub fn kill(&mut self) {
-        if self.is_running()
-            && let Some(pid) = self.pid()
+        let mut running = locked(&self.running);
+        running.launch.supervised = false;
+        if running.goes_on()
+            && let Some(pid) = running.pid()
         {
             // A group that is already gone is what was wanted.
             let _ = kill_process_group(pid, Signal::KILL);
         }
-        let _ = self.child.wait();
+        let _ = running.child.wait();
     }
 
     /// Asks it to end, and kills it when it has not within the limit.
@@ -129,10 +188,9 @@ impl Process {
 
     /// Waits until it ends; `None` when it is still running after the limit.
     pub async fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let child = &mut self.child;
         let wait = async {
             loop {
-                if let Ok(Some(status)) = child.try_wait() {
+                if let Ok(Some(status)) = locked(&self.running).child.try_wait() {
                     return status;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -140,10 +198,10 @@ impl Process {
         };
         tokio::time::timeout(limit, wait).await.ok()
     }
+}
 
-    fn pid(&self) -> Option<Pid> {
-        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
-    }
+fn locked(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Process {

@@ -1,17 +1,21 @@
 //! Carries out ordered steps, one at a time on each server, and reports how they ended.
 
 use super::metrics::Metrics;
-use super::steps::{Access, Link, perform};
+use super::steps::{Access, Exports, Link, Programs, perform};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::decision::plan::Outcome;
+use crate::decision::plan::{Outcome, Progress};
 use crate::decision::topology::ServerKey;
-use crate::watcher::{Input, StepOrder};
+use crate::watcher::{Input, StepId, StepOrder};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{Mutex, mpsc};
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+
+/// Between two words on how far a step is.
+const SHOWN_EVERY: Duration = Duration::from_millis(250);
 
 /// Where steps are carried out.
 #[derive(Debug)]
@@ -26,11 +30,13 @@ impl Orders {
     /// Knows how to reach every declared server.
     pub fn new(
         config: &Config,
+        exports: &Exports,
         clock: Clock,
         metrics: &Metrics,
         inbox: &mpsc::Sender<Input>,
         stop: &CancellationToken,
     ) -> Orders {
+        let programs = Programs::from_environment();
         let mut servers = BTreeMap::new();
         for cluster in &config.clusters {
             for server in &cluster.spec.servers {
@@ -44,6 +50,9 @@ impl Orders {
                     clock,
                     clients_cut: false,
                     link: Link::default(),
+                    exports: exports.clone(),
+                    programs: programs.clone(),
+                    progress: None,
                 };
                 servers.insert(key, (access, Arc::default()));
             }
@@ -59,7 +68,10 @@ impl Orders {
         let found = self.servers.get(&key).cloned();
         tokio::spawn(async move {
             let outcome = match found {
-                Some((access, turn)) => {
+                Some((mut access, turn)) => {
+                    let (progress, shown) = watch::channel(Progress::default());
+                    access.progress = Some(progress);
+                    tokio::spawn(show(order.id.clone(), shown, inbox.clone()));
                     let work = attempt(&order, access, turn, &metrics);
                     stop.run_until_cancelled(work).await
                 }
@@ -70,6 +82,16 @@ impl Orders {
                 let _ = inbox.send(Input::StepDone { order: order.id, outcome }).await;
             }
         });
+    }
+}
+
+/// Tells the watcher how far a long step is, until it ends.
+async fn show(id: StepId, mut shown: watch::Receiver<Progress>, inbox: mpsc::Sender<Input>) {
+    while shown.changed().await.is_ok() {
+        let progress = shown.borrow_and_update().clone();
+        // What cannot be told now is told by the next news.
+        let _ = inbox.try_send(Input::StepProgress { order: id.clone(), progress });
+        tokio::time::sleep(SHOWN_EVERY).await;
     }
 }
 

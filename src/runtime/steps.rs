@@ -3,8 +3,10 @@
 use super::fence;
 use crate::clock::{Clock, Moment};
 use crate::config::Credentials;
-use crate::decision::plan::{Outcome, Step};
-use crate::decision::topology::{ClusterName, Epoch, ServerSpec, Timing};
+use crate::decision::plan::{Outcome, Progress, Step};
+use crate::decision::topology::{ClusterName, Epoch, ServerSpec, Timing, WatcherName};
+use std::path::PathBuf;
+use tokio::sync::watch;
 
 /// All that a step needs to reach its server.
 #[derive(Clone, Debug)]
@@ -23,6 +25,51 @@ pub struct Access {
     pub clients_cut: bool,
     /// The last step's connection, while it is fresh; clones share it.
     pub link: Link,
+    /// Where files for people go.
+    pub exports: Exports,
+    /// Where client programs are.
+    pub programs: Programs,
+    /// Who is shown how far the step is.
+    pub progress: Option<watch::Sender<Progress>>,
+}
+
+impl Access {
+    /// Shows how far a long step is.
+    pub(in crate::runtime) fn report(&self, text: String, done: u64, total: Option<u64>) {
+        if let Some(progress) = &self.progress {
+            progress.send_replace(Progress { text, done, total });
+        }
+    }
+}
+
+/// Where a watcher writes down for people what a server alone held.
+#[derive(Clone, Debug)]
+pub struct Exports {
+    /// The watcher.
+    pub watcher: WatcherName,
+    /// Its directory; each cluster has one of its own below it.
+    pub directory: PathBuf,
+}
+
+/// Where to look for the database's client programs.
+#[derive(Clone, Debug, Default)]
+pub struct Programs(pub Vec<PathBuf>);
+
+impl Programs {
+    /// The places named by `REGENT_PROGRAMS`, then those of `PATH`.
+    pub fn from_environment() -> Programs {
+        let places = |name: &str| {
+            let value = std::env::var_os(name).unwrap_or_default();
+            std::env::split_paths(&value).collect::<Vec<_>>()
+        };
+        Programs([places("REGENT_PROGRAMS"), places("PATH")].concat())
+    }
+
+    /// The program's path; its bare name when it is nowhere.
+    pub fn find(&self, name: &str) -> PathBuf {
+        let found = self.0.iter().map(|place| place.join(name)).find(|path| path.is_file());
+        found.unwrap_or_else(|| PathBuf::from(name))
+    }
 }
 
 /// A connection kept from one step on a server to its next one.

@@ -8,12 +8,14 @@ use super::metrics::Metrics;
 use super::orders::Orders;
 use super::peers::Peers;
 use super::probes::Probes;
+use super::steps::Exports;
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::decision::topology::{Endpoint, WatcherName};
 use crate::decision::view::{Request, Response};
 use crate::watcher::{Fatal, Input, Output, Record, Setup, Stored, Watcher};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +62,8 @@ pub struct Parts {
     pub own: WatcherName,
     /// Spreads probes and elections.
     pub seed: u64,
+    /// Where it writes down for people what a server alone held.
+    pub exports: PathBuf,
     /// The opened store and what was found in it.
     pub disk: Disk,
     /// See `disk`.
@@ -89,7 +93,8 @@ pub enum TurningError {
 impl Turning {
     /// Starts everything around the watcher; returns the loop and the handle for the API.
     pub async fn start(parts: Parts) -> Result<(Turning, Handle), TurningError> {
-        let Parts { config, own, seed, disk, stored, clock, metrics, stop } = parts;
+        let Parts { config, own, seed, exports, disk, stored, clock, metrics, stop } = parts;
+        let exports = Exports { watcher: own.clone(), directory: exports };
         let watchers = config.watchers.iter();
         let setup = Setup {
             own: own.clone(),
@@ -112,7 +117,7 @@ impl Turning {
         })?;
         let peers = Peers::start(&own, &config.watchers, sender.clone(), stop.clone()).await?;
         let probes = Probes::start(&config, clock, &metrics, &sender, &stop);
-        let orders = Orders::new(&config, clock, &metrics, &sender, &stop);
+        let orders = Orders::new(&config, &exports, clock, &metrics, &sender, &stop);
         let canaries = Canaries::new(&config, &own, clock, &sender);
         let apis: BTreeMap<WatcherName, Endpoint> =
             config.watchers.iter().map(|spec| (spec.id.clone(), spec.api.clone())).collect();

@@ -10,8 +10,9 @@ use crate::decision::lease::Ledger;
 use crate::decision::plan::Outcome;
 use crate::decision::planning::{self, Decision};
 use crate::decision::procedure::{
-    Ending, Guard, Kind, Next, Procedure, Standing, StepState, Waiting,
+    Ending, Guard, Kind, Next, Procedure, Rejoin, Standing, StepState, Waiting,
 };
+use crate::decision::rejoin;
 use crate::decision::report::{Receiver, StorageFault};
 use crate::decision::response::{self, Act, Past, Response};
 use crate::decision::situation::Situation;
@@ -166,7 +167,8 @@ impl Duty {
 
     /// The server to write the canary row on now, if it is time: the primary, while nothing moves.
     pub(super) fn canary_due(&mut self, now: Moment, state: &ClusterState) -> Option<ServerName> {
-        let primary = state.writer.primary().filter(|_| state.procedure.is_none());
+        let still = state.procedure.as_ref().is_none_or(|open| open.kind == Kind::Rejoin);
+        let primary = state.writer.primary().filter(|_| still);
         if self.canary.server.as_ref() != primary {
             self.canary = Canary { server: primary.cloned(), due: now, ..Canary::default() };
         }
@@ -247,7 +249,9 @@ impl Duty {
                 self.pauses.clear();
                 self.enough_since.clear();
                 let ended = state.and_then(|state| state.ended.back());
-                if let (Command::Close { .. }, Some(ended)) = (command, ended) {
+                if let (Command::Close { ending, .. }, Some(ended)) = (command, ended)
+                    && !matches!(ending, Ending::Yielded { .. })
+                {
                     self.account.ended(now, &ended.finding);
                 }
             }
@@ -277,6 +281,9 @@ impl Duty {
             return over.into_iter().map(end).collect();
         }
         if let Some(open) = &situation.state.procedure {
+            if let Some(rejoin) = &open.rejoin {
+                return self.drive_rejoin(now, term, situation, (open, rejoin), ledger);
+            }
             return self.drive(now, term, situation, open, ledger);
         }
         if situation.state.writer == Writer::Unassigned
@@ -295,6 +302,34 @@ impl Duty {
             let seen = situation.state.epoch;
             commands.insert(0, Command::Open { cluster: cluster.clone(), seen, procedure });
         }
+        commands
+    }
+
+    /// Drives a rejoin, which may take hours, unless something else is to be done meanwhile.
+    fn drive_rejoin(
+        &mut self,
+        now: Now,
+        term: u64,
+        situation: &Situation,
+        (open, rejoin): (&Procedure, &Rejoin),
+        ledger: &Ledger,
+    ) -> Vec<Command> {
+        let cluster = &situation.spec.name;
+        let mut without = situation.clone();
+        without.state.procedure = None;
+        let findings = diagnose(&without);
+        let mut commands = self.follow(now.moment, &without, &findings);
+        let lasting = |finding: &Finding| self.lasting(now.moment, finding);
+        let past = self.past(now.moment);
+        if let Some(urgent) =
+            rejoin::more_urgent(&without, (open, rejoin), findings, &lasting, &past)
+        {
+            commands.extend(situation.make_way(&urgent.cause));
+            let (cluster, seen) = (cluster.clone(), situation.state.epoch);
+            commands.push(Command::Open { cluster, seen, procedure: Box::new(urgent) });
+            return commands;
+        }
+        commands.extend(self.drive(now, term, situation, open, ledger));
         commands
     }
 
@@ -406,7 +441,7 @@ impl Duty {
             // A new leader has not seen everybody who was surveyed; what it does not know of a
             // candidate could only speak against it.
             Next::Decide if self.is_new_to(now.moment, situation, open) => Vec::new(),
-            Next::Decide => match planning::promote(situation, open) {
+            Next::Decide => match planning::decide(situation, open) {
                 Decision::Promote { stages, to, why, loss } => vec![Command::Extend {
                     cluster: cluster.clone(),
                     procedure: open.id,
@@ -416,6 +451,16 @@ impl Duty {
                     why,
                     loss,
                 }],
+                Decision::GoOn { stages, why } => vec![Command::Extend {
+                    cluster: cluster.clone(),
+                    procedure: open.id,
+                    after: open.plan.len(),
+                    stages,
+                    to: None,
+                    why,
+                    loss: String::new(),
+                }],
+                Decision::Enough { text } => vec![close(Ending::Done { text })],
                 Decision::GiveUp { why } => {
                     give_up(situation, open, close(Ending::Abandoned { text: why }))
                 }
@@ -513,11 +558,14 @@ fn summary(open: &Procedure) -> String {
         0 => String::new(),
         n => format!(", {n} step(s) that nothing depends on failed"),
     };
+    if let Some(rejoin) = &open.rejoin {
+        return format!("{}{rest}", rejoin::summary(open, rejoin));
+    }
     match (&open.to, open.kind) {
         (Some(to), Kind::Failover | Kind::Switchover) => {
             let loss = if open.loss.is_empty() { "" } else { "; " };
             format!("{to} is the primary under epoch {}{rest}{loss}{}", open.epoch, open.loss)
         }
-        (_, Kind::Repair) | (None, _) => format!("all steps ended{rest}"),
+        (_, Kind::Repair | Kind::Rejoin) | (None, _) => format!("all steps ended{rest}"),
     }
 }

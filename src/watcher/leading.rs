@@ -10,16 +10,18 @@ use super::probing::{News, Table};
 use super::{CanaryResult, Output, StepId};
 use crate::clock::{Moment, Now};
 use crate::decision::cluster::{ClusterState, Command, FORMAT, Proposal, State, Unknown, Writer};
+use crate::decision::explain::procedure_view;
 use crate::decision::lease::{FromProxy, Ledger, Route, Target, ToProxy};
 use crate::decision::maintenance::{self, Change};
-use crate::decision::plan::Outcome;
+use crate::decision::plan::{Outcome, Progress};
+use crate::decision::procedure::Procedure;
 use crate::decision::report::Sight;
 use crate::decision::situation::Situation;
 use crate::decision::topology::{
     ClusterName, ClusterSpec, Durability, OnQuorumLoss, ProxyName, ServerKey, ServerName, Timing,
     WatcherName,
 };
-use crate::decision::view::{Refusal, RefusalCode, Response};
+use crate::decision::view::{ProcedureView, ProgressView, Refusal, RefusalCode, Response};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ pub(super) struct Leading {
     last_round: u64,
     next_round: Moment,
     finished: Vec<(StepId, Outcome)>,
+    /// How far the long steps of open procedures are, by this watcher's own account.
+    progress: BTreeMap<StepId, ProgressView>,
     /// Requests whose proposal is on its way.
     asked: Vec<Asked>,
 }
@@ -88,6 +92,7 @@ impl Leading {
             last_round: 0,
             next_round: now,
             finished: Vec::new(),
+            progress: BTreeMap::new(),
             asked: Vec::new(),
         }
     }
@@ -160,7 +165,26 @@ impl Leading {
         self.sessions.keys().cloned().collect()
     }
 
+    pub(super) fn step_progress(&mut self, order: StepId, progress: &Progress) {
+        self.progress.insert(order, progress.into());
+    }
+
+    /// A procedure as people see it, with how far its running steps are.
+    pub(super) fn shown(&self, cluster: &ClusterName, procedure: &Procedure) -> ProcedureView {
+        let mut view = procedure_view(procedure);
+        let ours = |id: &StepId| &id.cluster == cluster && id.procedure == procedure.id;
+        for (id, progress) in self.progress.iter().filter(|(id, _)| ours(id)) {
+            let stage = view.stages.get_mut(id.stage);
+            let step = stage.and_then(|stage| stage.steps.get_mut(id.step));
+            if let Some(step) = step.filter(|step| step.state == "running") {
+                step.progress = Some(progress.clone());
+            }
+        }
+        view
+    }
+
     pub(super) fn step_done(&mut self, order: StepId, outcome: Outcome) {
+        self.progress.remove(&order);
         self.finished.push((order, outcome));
     }
 
@@ -263,13 +287,16 @@ impl Watcher {
         &mut self,
         now: Now,
         request: u64,
-        command: Command,
+        commands: Vec<Command>,
     ) -> Result<(), Refusal> {
         let busy =
             |text: &str| Refusal { code: RefusalCode::Busy, text: text.to_owned(), leader: None };
-        let cluster = command.cluster().clone();
+        let Some(last) = commands.last() else {
+            return Err(busy("there is nothing to be decided"));
+        };
+        let cluster = last.cluster().clone();
         let number = self.state.clusters.get(&cluster).map_or(0, |state| state.last_procedure) + 1;
-        let expects = match &command {
+        let expects = match last {
             Command::Open { .. } => Expects::Procedure(number),
             Command::Maintain { change: Change::Begin { server, .. }, .. } => {
                 Expects::Maintenance(server.clone(), true)
@@ -284,7 +311,7 @@ impl Watcher {
             | Command::Close { .. }
             | Command::Note { .. } => Expects::Adoption,
         };
-        let Some(index) = self.propose(now, vec![command]) else {
+        let Some(index) = self.propose(now, commands) else {
             return Err(busy("this watcher cannot take a decision right now; ask again"));
         };
         if let Some(leading) = &mut self.leading {

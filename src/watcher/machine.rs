@@ -125,6 +125,11 @@ impl Watcher {
                     leading.step_done(order, outcome);
                 }
             }
+            Input::StepProgress { order, progress } => {
+                if let Some(leading) = &mut self.leading {
+                    leading.step_progress(order, &progress);
+                }
+            }
             Input::CanaryDone { server, result } => {
                 if let Some(leading) = &mut self.leading {
                     leading.canary_done(now.moment, &server, result);

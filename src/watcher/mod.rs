@@ -18,7 +18,7 @@ pub use machine::{Fatal, Setup, Watcher};
 
 use crate::clock::Moment;
 use crate::decision::lease::{FromProxy, ToProxy};
-use crate::decision::plan::{Outcome, Step};
+use crate::decision::plan::{Outcome, Progress, Step};
 use crate::decision::report::{Sight, StorageFault};
 use crate::decision::topology::{ClusterName, Epoch, ProxyName, ServerKey, WatcherName};
 use crate::decision::view::{EventView, Request, Response};
@@ -68,6 +68,13 @@ pub enum Input {
         order: StepId,
         /// What came of it.
         outcome: Outcome,
+    },
+    /// An attempt at a step says how far it is.
+    StepProgress {
+        /// What was ordered.
+        order: StepId,
+        /// How far.
+        progress: Progress,
     },
     /// The attempt to write a canary row ended.
     CanaryDone {

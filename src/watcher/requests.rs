@@ -8,8 +8,9 @@ use crate::clock::{Moment, Now};
 use crate::decision::adoption;
 use crate::decision::cluster::{ClusterState, Command, Writer};
 use crate::decision::diagnosis::{Finding, FindingKind, diagnose};
-use crate::decision::explain::{explain, explain_procedure, procedure_view};
-use crate::decision::procedure::{Kind, Procedure};
+use crate::decision::explain::{explain, explain_procedure};
+use crate::decision::procedure::{Kind, Procedure, Rejoin};
+use crate::decision::rejoin;
 use crate::decision::report::{Status, Writable};
 use crate::decision::response::{self, Act};
 use crate::decision::situation::Situation;
@@ -46,17 +47,17 @@ pub(super) fn answer(
     let answered = as_leader(watcher, now, &leading, request);
     watcher.leading = Some(leading);
     match answered {
-        Ok(Answer::Now(response)) => Some(response),
-        Ok(Answer::Propose(command)) => {
-            watcher.propose_for(now, id, command).err().map(Response::Refused)
+        Ok(Answer::Now(response)) => Some(*response),
+        Ok(Answer::Propose(commands)) => {
+            watcher.propose_for(now, id, commands).err().map(Response::Refused)
         }
         Err(refusal) => Some(Response::Refused(refusal)),
     }
 }
 
 enum Answer {
-    Now(Response),
-    Propose(Command),
+    Now(Box<Response>),
+    Propose(Vec<Command>),
 }
 
 fn as_leader(
@@ -95,7 +96,7 @@ fn as_leader(
                 None => state.procedure.as_ref().or(state.ended.back()),
             });
             let missing = || refuse(RefusalCode::Unknown, "there is no such procedure".to_owned());
-            Response::Procedure(procedure_view(found.ok_or_else(missing)?))
+            Response::Procedure(leading.shown(&cluster, found.ok_or_else(missing)?))
         }
         Request::Adopt { cluster, primary } => {
             return adopt(&known(watcher, now.moment, leading, &cluster)?, primary);
@@ -118,28 +119,34 @@ fn as_leader(
         Request::Maintain { cluster, server, lasts, reason, by } => {
             let situation = known(watcher, now.moment, leading, &cluster)?;
             let change = maintaining::begin(&situation, server, lasts, reason, by)?;
-            return Ok(Answer::Propose(Command::Maintain { cluster, change }));
+            return Ok(Answer::Propose(vec![Command::Maintain { cluster, change }]));
         }
         Request::EndMaintenance { cluster, server, by } => {
             let situation = known(watcher, now.moment, leading, &cluster)?;
             let change = maintaining::end(&situation, server, &by)?;
-            return Ok(Answer::Propose(Command::Maintain { cluster, change }));
+            return Ok(Answer::Propose(vec![Command::Maintain { cluster, change }]));
+        }
+        Request::Rejoin { cluster, server, rebuild, donor, accept_loss, dry_run } => {
+            let situation = known(watcher, now.moment, leading, &cluster)?;
+            let asked = Rejoin { server, rebuild, anew: rebuild, donor };
+            let procedure = rejoin(&situation, asked, accept_loss)?;
+            return Ok(begin(&situation, procedure, dry_run));
         }
     };
-    Ok(Answer::Now(response))
+    Ok(Answer::Now(Box::new(response)))
 }
 
 fn begin(situation: &Situation, procedure: Procedure, dry_run: bool) -> Answer {
     if dry_run {
-        return Answer::Now(Response::Explanation(Box::new(explain_procedure(
+        return Answer::Now(Box::new(Response::Explanation(Box::new(explain_procedure(
             situation, &procedure,
-        ))));
+        )))));
     }
-    Answer::Propose(Command::Open {
-        cluster: situation.spec.name.clone(),
-        seen: situation.state.epoch,
-        procedure: Box::new(procedure),
-    })
+    let (cluster, seen) = (situation.spec.name.clone(), situation.state.epoch);
+    let cause = procedure.cause.clone();
+    let mut commands: Vec<_> = situation.make_way(&cause).into_iter().collect();
+    commands.push(Command::Open { cluster, seen, procedure: Box::new(procedure) });
+    Answer::Propose(commands)
 }
 
 fn adopt(situation: &Situation, primary: ServerName) -> Result<Answer, Refusal> {
@@ -152,7 +159,8 @@ fn adopt(situation: &Situation, primary: ServerName) -> Result<Answer, Refusal> 
         return Err(refuse(RefusalCode::Forbidden, why));
     }
     let why = "an operator said so".to_owned();
-    Ok(Answer::Propose(Command::Adopt { cluster: situation.spec.name.clone(), primary, why }))
+    let cluster = situation.spec.name.clone();
+    Ok(Answer::Propose(vec![Command::Adopt { cluster, primary, why }]))
 }
 
 fn switchover(situation: &Situation, to: Option<ServerName>) -> Result<Procedure, Refusal> {
@@ -213,9 +221,30 @@ fn repair(situation: &Situation) -> Result<Procedure, Refusal> {
     Ok(response::procedure(Kind::Repair, cause, from, plan))
 }
 
+fn rejoin(situation: &Situation, asked: Rejoin, waived: bool) -> Result<Procedure, Refusal> {
+    if let Some(open) = &situation.state.procedure {
+        let text = format!("{} {} is open; wait for its end", open.kind, open.id);
+        return Err(refuse(RefusalCode::Forbidden, text));
+    }
+    declared(situation, &asked.server)?;
+    let from = primary_of(situation)?;
+    if let Some(why) = rejoin::objection(situation, &asked) {
+        return Err(refuse(RefusalCode::Forbidden, why));
+    }
+    let none = || refuse(RefusalCode::Forbidden, "there is no primary right now".to_owned());
+    let plan = rejoin::begin(situation, &asked, waived).ok_or_else(none)?;
+    let cause = format!("an operator lets {} rejoin", asked.server);
+    let mut procedure = response::procedure(Kind::Rejoin, cause, from, plan);
+    procedure.accept_loss = waived;
+    procedure.rejoin = Some(asked);
+    Ok(procedure)
+}
+
+/// A rejoin under way gives way to whatever a person asks for.
 fn nothing_open(situation: &Situation) -> Result<(), Refusal> {
     match &situation.state.procedure {
         None => Ok(()),
+        Some(open) if open.kind == Kind::Rejoin => Ok(()),
         Some(open) => {
             let text = format!("{} {} is open; wait for its end", open.kind, open.id);
             Err(refuse(RefusalCode::Forbidden, text))
@@ -297,8 +326,7 @@ fn status(
     let names = watcher.setup.clusters.keys().filter(|name| only.is_none_or(|only| only == *name));
     let clusters = names.filter_map(|name| {
         let situation = watcher.situation(now, leading, name)?;
-        let view =
-            cluster_view(&situation, history(watcher, &situation), leading.duties.get(name), now);
+        let view = cluster_view(&situation, history(watcher, &situation), leading, now);
         Some(view)
     });
     let own = &watcher.setup.own;
@@ -329,9 +357,10 @@ fn history<'a>(watcher: &'a Watcher, situation: &Situation) -> Option<&'a Cluste
 fn cluster_view(
     situation: &Situation,
     history: Option<&ClusterState>,
-    duty: Option<&Duty>,
+    leading: &Leading,
     now: Moment,
 ) -> ClusterView {
+    let duty = leading.duties.get(&situation.spec.name);
     let findings = diagnose(situation);
     let state = &situation.state;
     let open = state.procedure.as_ref();
@@ -370,7 +399,7 @@ fn cluster_view(
         acks: if state.protection.in_force { state.protection.acks } else { 0 },
         servers: servers.map(|server| server_view(situation, server, &findings)).collect(),
         findings: findings.iter().map(Finding::view).collect(),
-        procedure: open.map(procedure_view),
+        procedure: open.map(|open| leading.shown(&situation.spec.name, open)),
         maintenance: state.maintenance.views(),
         waiting: duty.and_then(|duty| waiting(situation, &findings, duty, now)).unwrap_or_default(),
     }

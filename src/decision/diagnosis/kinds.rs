@@ -77,6 +77,8 @@ kinds! {
     AcknowledgedNearby = "acknowledged_nearby";
     /// A replica holds transactions that the primary does not have.
     ReplicaDiverged = "replica_diverged";
+    /// A replica's data is being replaced, or that began and did not end.
+    ReplicaIncomplete = "replica_incomplete";
     /// Replication stopped with an error.
     ReplicaBroken = "replica_broken";
     /// A server follows nobody, or another server than it should.
@@ -141,7 +143,14 @@ impl FindingKind {
                 | FindingKind::ReplicaAstray
                 | FindingKind::ReplicaStopped
         );
+        let rejoins = matches!(
+            self,
+            FindingKind::ReplicaDiverged
+                | FindingKind::ReplicaIncomplete
+                | FindingKind::ReplicaBroken
+        );
         match respond {
+            Respond::Rejoin if !rejoins => Some("alert or nothing; its history is not in question"),
             Respond::FailOver if !replaces => Some("alert or nothing; the primary is not lost"),
             Respond::Repair if !repairs => Some("alert or nothing; there is no repair for it"),
             Respond::Degrade if self != FindingKind::CommitsBlocked => {
@@ -150,6 +159,7 @@ impl FindingKind {
             Respond::FailOver
             | Respond::Repair
             | Respond::Degrade
+            | Respond::Rejoin
             | Respond::Alert
             | Respond::Nothing => None,
         }

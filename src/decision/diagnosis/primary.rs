@@ -146,7 +146,7 @@ fn cannot_replicate(
 /// unless the primary still has all that it was promoted with.
 fn lost_by<'a>(situation: &'a Situation, status: &Status) -> Option<(&'a ServerSpec, Gtids)> {
     let held: Vec<_> = situation
-        .replicas()
+        .whole_replicas()
         .filter_map(|replica| Some((replica, situation.status(&replica.name)?.received())))
         .collect();
     let promoted_with =

@@ -32,6 +32,10 @@ pub(super) fn second_writers(situation: &Situation) -> Vec<Finding> {
 }
 
 pub(super) fn findings(situation: &Situation, replica: &ServerSpec) -> Vec<Finding> {
+    if situation.is_rebuilding(&replica.name) {
+        let text = format!("{}'s data is being replaced, and that has not ended", replica.name);
+        return vec![of(FindingKind::ReplicaIncomplete, replica, text, Vec::new())];
+    }
     let fresh: Vec<_> = situation.fresh(&replica.name).collect();
     let Some(status) = situation.status(&replica.name) else {
         let failing = fresh.iter().filter(|(_, view)| view.times >= CONFIRMING_PROBES);
@@ -82,7 +86,7 @@ pub(super) fn findings(situation: &Situation, replica: &ServerSpec) -> Vec<Findi
 /// transactions that the primary itself numbered, and those are left out.
 ///
 /// Only a primary that takes writes is compared with: another may lack some for other reasons.
-fn divergence(situation: &Situation, replica: &ServerSpec) -> Option<Gtids> {
+pub(crate) fn divergence(situation: &Situation, replica: &ServerSpec) -> Option<Gtids> {
     let primary = situation.state.writer.primary().filter(|name| **name != replica.name)?;
     let theirs = situation.status(primary).filter(|it| it.writable == Writable::Open)?;
     let beyond = situation.status(&replica.name)?.executed.minus(&theirs.executed);

@@ -159,8 +159,13 @@ fn meaningless(rule: &Rule) -> Vec<(&'static str, &'static str)> {
         ),
         (
             "accept_loss",
-            rule.accept_loss && rule.respond != Respond::FailOver,
-            "has a meaning with respond: fail_over only; remove it",
+            rule.accept_loss && !matches!(rule.respond, Respond::FailOver | Respond::Rejoin),
+            "has a meaning with respond: fail_over or rejoin only; remove it",
+        ),
+        (
+            "rebuild",
+            rule.rebuild && rule.respond != Respond::Rejoin,
+            "has a meaning with respond: rejoin only; remove it",
         ),
     ]
     .into_iter()

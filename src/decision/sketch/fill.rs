@@ -77,6 +77,7 @@ pub(super) fn situation(yaml: &str, sketch: &Sketch) -> Result<Situation, Sketch
         writer,
         protection: frame.protection,
         maintenance: maintenance(sketch),
+        rebuilding: sketch.rebuilding.iter().map(|name| (name.as_str().into(), 0)).collect(),
         ..ClusterState::default()
     };
     let spec = Arc::new(spec);
@@ -147,6 +148,7 @@ fn check_names(yaml: &str, sketch: &Sketch) -> Result<(), SketchError> {
         ("to", asked.collect()),
         ("may_acknowledge", acknowledging.collect()),
         ("server", sketch.maintenance.iter().filter_map(|form| form.server.as_ref()).collect()),
+        ("rebuilding", sketch.rebuilding.iter().collect()),
     ];
     for (key, names) in used {
         if let Some(name) = names.into_iter().find(|name| !servers.contains(name.as_str())) {

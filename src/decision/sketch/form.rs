@@ -27,6 +27,8 @@ pub(super) struct Sketch {
     pub primary: Option<String>,
     pub former: Option<String>,
     pub protection: Option<ProtectionForm>,
+    #[serde(default)]
+    pub rebuilding: Vec<String>,
     pub servers: Vec<ServerForm>,
     pub lasting: Option<Span>,
     pub canary_stalled: Option<Span>,

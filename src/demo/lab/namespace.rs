@@ -25,8 +25,7 @@ impl Namespace {
             program: "unshare".into(),
             arguments: ["--net", "sleep", "infinity"].map(Into::into).to_vec(),
             log: "/dev/null".into(),
-            input: None,
-            network: None,
+            ..Launch::default()
         })?;
         let path = PathBuf::from(format!("/proc/{}/ns/net", holder.id()));
         let own = std::fs::read_link("/proc/self/ns/net")?;

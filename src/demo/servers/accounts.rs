@@ -35,6 +35,8 @@ pub fn monitor_grants(flavor: DatabaseFlavor, account: &str) -> Vec<String> {
             "CONNECTION_ADMIN, SERVICE_CONNECTION_ADMIN, BINLOG_ADMIN, BACKUP_ADMIN, CLONE_ADMIN, \
              RELOAD, SHUTDOWN ON *.*",
             "INSERT, DELETE ON mysql.plugin",
+            // Names of columns, for exports that people can read; no rows.
+            "REFERENCES ON *.*",
             // Its own schema, for the canary row.
             "ALL ON regent.*",
         ],
@@ -44,6 +46,10 @@ pub fn monitor_grants(flavor: DatabaseFlavor, account: &str) -> Vec<String> {
             "READ_ONLY ADMIN, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN ON *.*",
             // Some global settings still ask for SUPER.
             "CONNECTION ADMIN, BINLOG ADMIN, BINLOG REPLAY, RELOAD, SHUTDOWN, SUPER ON *.*",
+            // Dumping one server and loading another, to replace data that diverged.
+            "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES ON *.*",
+            "CREATE VIEW, SHOW VIEW, TRIGGER, EVENT, CREATE ROUTINE, ALTER ROUTINE ON *.*",
+            "EXECUTE, LOCK TABLES, SET USER ON *.*",
             "ALL ON regent.*",
         ],
     };

@@ -108,7 +108,7 @@ pub(super) fn initialization(
         arguments,
         log,
         input: Some(script),
-        network: None,
+        ..Launch::default()
     })
 }
 

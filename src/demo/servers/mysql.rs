@@ -77,13 +77,7 @@ pub(super) fn initialization(
     );
     arguments.extend(super::as_user());
     let log = work.join("initialize.log");
-    Ok(Launch {
-        program: installation.server().to_owned(),
-        arguments,
-        log,
-        input: None,
-        network: None,
-    })
+    Ok(Launch { program: installation.server().to_owned(), arguments, log, ..Launch::default() })
 }
 
 /// Makes a fresh server follow the one at `source`, from its first transaction on.

@@ -36,11 +36,14 @@ pub struct ServerOptions {
     pub extra: Vec<String>,
     /// Where it runs; loopback unless said otherwise.
     pub host: Host,
+    /// Whether it is started again when it asks for that, as after its data was replaced.
+    pub supervised: bool,
 }
 
 impl Default for ServerOptions {
     fn default() -> ServerOptions {
-        ServerOptions { read_only: true, extra: Vec::new(), host: Host::loopback() }
+        let host = Host::loopback();
+        ServerOptions { read_only: true, extra: Vec::new(), host, supervised: true }
     }
 }
 
@@ -284,8 +287,14 @@ impl Server {
             program: self.installation.server().to_owned(),
             arguments: self.arguments(),
             log: self.error_log(),
-            input: None,
             network: self.options.host.network.clone(),
+            // So MySQL knows that somebody starts it again.
+            environment: match self.options.supervised {
+                true => vec![("MYSQLD_PARENT_PID", std::process::id().to_string().into())],
+                false => Vec::new(),
+            },
+            supervised: self.options.supervised,
+            ..Launch::default()
         };
         self.process = Some(Process::start(launch)?);
         Ok(())

@@ -14,6 +14,9 @@ use tokio::net::TcpStream;
 /// The largest answer taken from a server; a GTID set of tens of thousands of intervals fits.
 const MAX_PACKET: usize = 4 << 20;
 
+/// The largest packet there is.
+const LARGEST_PACKET: usize = 1 << 30;
+
 /// The session's idle limit, in seconds, after which the server may close it.
 const IDLE_SECONDS: usize = 600;
 
@@ -54,6 +57,19 @@ pub async fn connect(
 ) -> Result<Conn, ConnectError> {
     let ips = resolve(address, limit / 2).await?;
     let mut shaking = handshake(address, &ips, account);
+    finish(&mut shaking, address, &ips, limit / 2).await
+}
+
+/// As [`connect`], taking packets of any size: an event of a binary log holds whole rows.
+pub(super) async fn connect_for_bulk(
+    address: &Endpoint,
+    account: &Account,
+    limit: Duration,
+) -> Result<Conn, ConnectError> {
+    let ips = resolve(address, limit / 2).await?;
+    let options = options(address, &ips, account);
+    let options = OptsBuilder::from_opts(options).max_allowed_packet(Some(LARGEST_PACKET));
+    let mut shaking: Handshake = Box::pin(Conn::new(options));
     finish(&mut shaking, address, &ips, limit / 2).await
 }
 

@@ -275,6 +275,34 @@ impl Dialect {
         }
     }
 
+    /// Asks for the server's own clock, in microseconds.
+    pub fn clock(&self) -> &'static str {
+        "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)"
+    }
+
+    /// Asks for the first events of a file of the binary log.
+    pub fn log_head(&self, file: &str) -> String {
+        format!("SHOW BINLOG EVENTS IN {} LIMIT 4", quoted(file))
+    }
+
+    /// Asks for names and types of a table's columns, in their order.
+    pub fn columns_of(&self, schema: &str, table: &str) -> String {
+        let (schema, table) = (quoted(schema), quoted(table));
+        format!(
+            "SELECT COLUMN_NAME, CAST(COLUMN_TYPE AS CHAR) FROM information_schema.COLUMNS \
+             WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = {table} ORDER BY ORDINAL_POSITION"
+        )
+    }
+
+    /// Keeps ordinary accounts out and lets a privileged one work, until it is closed again.
+    pub fn lift_strict_closing(&self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql => "SET GLOBAL super_read_only = OFF",
+            // It has nothing stricter.
+            Flavor::MariaDb => "DO 0",
+        }
+    }
+
     /// Ends a session.
     pub fn kill(&self, session: u64) -> String {
         format!("KILL {session}")

@@ -1,9 +1,12 @@
 //! Steps over MySQL connections, one file each.
 
 mod applier;
+mod detached;
+mod export;
 mod following;
 mod link;
 mod read_only;
+mod rebuild;
 mod receiver;
 mod semi_sync;
 mod session;
@@ -35,6 +38,10 @@ async fn attempt(
     permit: Moment,
     deadline: Moment,
 ) -> Result<Facts, StepError> {
+    if let Step::Rebuilt { address, since, .. } = step {
+        let order = rebuild::Order { donor: address, since: *since };
+        return rebuild::bring_about(access, permit, deadline, &order).await;
+    }
     let mut session = Session::resume(access, permit, deadline).await?;
     let facts = match step {
         Step::ReadOnly { .. } => read_only::bring_about(&mut session).await,
@@ -45,6 +52,13 @@ async fn attempt(
         Step::Writable { .. } => writable::bring_about(&mut session).await,
         Step::Fenced { .. } => Err(StepError::Failed("not a step on the server".to_owned())),
         Step::Following { address, .. } => following::bring_about(&mut session, address).await,
+        Step::Detached { .. } => detached::bring_about(&mut session).await,
+        Step::Exported { address, known, waived, .. } => {
+            let (source, known, waived) = (address, known.as_ref(), *waived);
+            export::bring_about(&mut session, &export::Wanted { source, known, waived }).await
+        }
+        // Its server may be away: it connects by itself.
+        Step::Rebuilt { .. } => Err(StepError::Failed("it is made without a session".to_owned())),
     };
     // After an error nobody knows what the server still does on this connection.
     match &facts {

@@ -187,7 +187,7 @@ pub(super) async fn hold_again(session: &mut Session) -> Result<(), StepError> {
 /// `read_only` keeps ordinary accounts out meanwhile. All of it goes in one packet, which the
 /// server finishes whatever becomes of this side. Should it stay lifted all the same, because the
 /// server refused the plugin and the connection broke then, probes see it and it is fenced.
-async fn load(session: &mut Session, install: &str) -> Result<(), StepError> {
+pub(super) async fn load(session: &mut Session, install: &str) -> Result<(), StepError> {
     let mut refused = session.try_run(install).await?;
     if refused == Some(CLOSED) {
         let (lift, close) = ("SET GLOBAL super_read_only = OFF", session.dialect.close(false));

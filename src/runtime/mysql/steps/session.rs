@@ -1,16 +1,18 @@
 //! One step's connection to its server.
 
-use crate::clock::Moment;
+use crate::clock::{Moment, WallTime};
 use crate::config::Credentials;
 use crate::decision::plan::Facts;
 use crate::decision::report::Status;
+use crate::decision::topology::{Endpoint, ServerSpec};
 use crate::runtime::mysql::connect::{self, ConnectError};
 use crate::runtime::mysql::dialect::{Dialect, PLAIN_MODE};
 use crate::runtime::mysql::status::{self, StatusError};
-use crate::runtime::steps::Access;
+use crate::runtime::steps::{Access, Exports, Link};
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Error};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Connecting is part of a step and must leave time for the rest.
@@ -153,11 +155,7 @@ impl Session {
     /// As [`Session::run`], giving back the error number instead of an error.
     pub(super) async fn try_run(&mut self, statements: &str) -> Result<Option<u16>, StepError> {
         self.permitted()?;
-        match self.conn.query_drop(statements).await {
-            Ok(()) => Ok(None),
-            Err(Error::Server(server)) => Ok(Some(server.code)),
-            Err(error) => Err(error.into()),
-        }
+        self.try_change(statements).await
     }
 
     /// What the server keeps across a restart by itself; nothing where it cannot, or may not say.
@@ -187,6 +185,65 @@ impl Session {
         Ok(())
     }
 
+    /// A connection to another server of the cluster, under the same permit.
+    pub(super) async fn to(&self, address: &Endpoint) -> Result<Session, StepError> {
+        let (name, place) =
+            (self.access.server.name.clone(), self.access.server.data_center.clone());
+        let server = ServerSpec::new(name, address.clone(), place);
+        let access = Access { server, link: Link::default(), ..self.access.clone() };
+        Session::open(&access, self.permit, self.deadline).await
+    }
+
+    /// What this session was made from.
+    pub(super) fn parts(&self) -> (Access, Moment, Moment) {
+        (self.access.clone(), self.permit, self.deadline)
+    }
+
+    /// What it was made for.
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The server's address.
+    pub(super) fn address(&self) -> &Endpoint {
+        &self.access.server.address
+    }
+
+    /// Where files for people go.
+    pub(super) fn exports(&self) -> &Exports {
+        &self.access.exports
+    }
+
+    /// The path of a client program.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.access.programs.find(name)
+    }
+
+    /// The time, for people.
+    pub(super) fn wall(&self) -> WallTime {
+        self.access.clock.now().wall
+    }
+
+    /// Shows how far a long step is.
+    pub(super) fn report(&self, text: String, done: u64, total: Option<u64>) {
+        self.access.report(text, done, total);
+    }
+
+    /// Runs a statement on a server whose data is being replaced, long after the permit.
+    pub(super) async fn change(&mut self, statement: &str) -> Result<(), StepError> {
+        Ok(self.conn.query_drop(statement).await?)
+    }
+
+    /// As [`Session::change`], giving back the error number instead of an error, and never the
+    /// server's words, which may quote a password.
+    pub(super) async fn try_change(&mut self, statement: &str) -> Result<Option<u16>, StepError> {
+        match self.conn.query_drop(statement).await {
+            Ok(()) => Ok(None),
+            Err(Error::Server(server)) => Ok(Some(server.code)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// All rows of a question that changes nothing.
     pub(super) async fn ask<T: FromRow + Send + 'static>(
         &mut self,
@@ -198,7 +255,8 @@ impl Session {
 
 /// The position a step answers with.
 pub(super) fn position(status: &Status) -> Facts {
-    Facts { executed: Some(status.executed.clone()), received: Some(status.received()) }
+    let (executed, received) = (Some(status.executed.clone()), Some(status.received()));
+    Facts { executed, received, ..Facts::default() }
 }
 
 fn of_server(code: u16, words: &str) -> StepError {
