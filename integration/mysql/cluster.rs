@@ -29,6 +29,17 @@ pub struct Cluster {
 impl Cluster {
     /// Starts empty, read-only servers; none where the flavour is not installed.
     pub async fn start(flavor: DatabaseFlavor, count: usize) -> Option<Cluster> {
+        let place = tempfile::tempdir().unwrap();
+        Cluster::start_in(place, flavor, count, ServerOptions::default()).await
+    }
+
+    /// As [`Cluster::start`], in that directory and with these options.
+    pub async fn start_in(
+        place: tempfile::TempDir,
+        flavor: DatabaseFlavor,
+        count: usize,
+        options: ServerOptions,
+    ) -> Option<Cluster> {
         let installation = match Installation::find(flavor) {
             Ok(installation) => installation,
             Err(error) => {
@@ -39,13 +50,12 @@ impl Cluster {
                 return None;
             }
         };
-        let place = tempfile::tempdir().unwrap();
         let programs = installation.program("");
         let set = ServerSet::new(place.path(), installation).unwrap();
         let mut servers = Vec::new();
         for (number, port) in free_ports(count).into_iter().enumerate() {
             let name = format!("db{}", number + 1);
-            servers.push(set.start(&name, port, ServerOptions::default()).await.unwrap());
+            servers.push(set.start(&name, port, options.clone()).await.unwrap());
         }
         let links = servers.iter().map(|_| Link::default()).collect();
         Some(Cluster { servers, clock: Clock::start(), flavor, links, programs, place })

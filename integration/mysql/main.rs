@@ -26,3 +26,4 @@ mod options;
 mod probes;
 mod rejoining;
 mod steps;
+mod storage;

@@ -1,10 +1,12 @@
 //! What probes see.
 
 use crate::cluster::{Cluster, Mariadb, Mysql, credentials};
+use mysql_async::prelude::Queryable;
 use regent::config::secret::Secret;
 use regent::decision::report::{Receiver, Sight, Trouble, Writable};
-use regent::decision::topology::{Epoch, Timing, WatcherName};
-use regent::demo::servers::DatabaseFlavor;
+use regent::decision::topology::{Endpoint, Epoch, Timing, WatcherName};
+use regent::demo::ports::free_ports;
+use regent::demo::servers::{DatabaseFlavor, ServerOptions};
 use regent::runtime::mysql::canary::Canary;
 use regent::runtime::mysql::probe::Prober;
 use regent::watcher::CanaryResult;
@@ -110,6 +112,83 @@ async fn tells_troubles_apart(flavor: DatabaseFlavor) {
     assert!(matches!(prober.probe().await, Sight::Strange(_)));
 }
 
+/// Overloaded is not dead: who had got in stays in, and others look in by the administrators' door.
+async fn looks_into_a_full_server(flavor: DatabaseFlavor) {
+    let [door] = free_ports(1)[..] else { panic!("one port") };
+    let extra = match flavor {
+        Mysql => vec!["--admin-address=127.0.0.1".to_owned(), format!("--admin-port={door}")],
+        Mariadb => vec![format!("--extra-port={door}"), "--extra-max-connections=10".to_owned()],
+    };
+    let options = ServerOptions { extra, ..ServerOptions::default() };
+    let place = tempfile::tempdir().unwrap();
+    let Some(cluster) = Cluster::start_in(place, flavor, 1, options).await else {
+        return;
+    };
+    let mut early = cluster.prober(0);
+    for _ in 0..3 {
+        let Sight::Alive(status) = early.probe().await else { panic!("not alive") };
+        assert!(!status.crowded);
+    }
+    cluster.servers[0].execute("SET GLOBAL max_connections = 10").await.unwrap();
+    let mut held = Vec::new();
+    while let Ok(conn) = cluster.servers[0].connect().await {
+        held.push(conn);
+        assert!(held.len() < 20, "it takes ever more connections");
+    }
+    assert_eq!(cluster.prober(0).probe().await, FULL, "without knowing the door");
+    let mut declared = cluster.spec(0);
+    let host = "127.0.0.1".to_owned();
+    declared.admin_address = Some(Endpoint { host, port: door });
+    let mut told = Prober::new(&declared, credentials().monitor, Timing::default());
+    for (who, prober) in [("early", &mut early), ("told", &mut told)] {
+        let Sight::Alive(status) = prober.probe().await else { panic!("{who}: not alive") };
+        assert!(status.crowded, "{who}: not crowded");
+    }
+    // Whoever got in once remembers the door when the connection breaks.
+    let kill = match flavor {
+        Mysql => "SELECT ID FROM performance_schema.processlist WHERE USER = 'regent'",
+        Mariadb => "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'regent'",
+    };
+    let mut root = held.pop().unwrap();
+    for id in root.query::<u64, _>(kill).await.unwrap() {
+        let _ = root.query_drop(format!("KILL {id}")).await;
+    }
+    held.push(root);
+    while let Ok(conn) = cluster.servers[0].connect().await {
+        held.push(conn);
+    }
+    let sight = early.probe().await;
+    assert!(matches!(&sight, Sight::Alive(status) if status.crowded), "{sight:?}");
+    drop(held);
+    for _ in 0..100 {
+        if matches!(early.probe().await, Sight::Alive(status) if !status.crowded) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it stays crowded");
+}
+
+const FULL: Sight = Sight::Useless(Trouble::TooManyConnections);
+
+/// What the server will be after its next start, as far as it can be known.
+async fn knows_who_restarts_open(flavor: DatabaseFlavor) {
+    for (read_only, open) in [(true, false), (false, true)] {
+        let options = ServerOptions { read_only, ..ServerOptions::default() };
+        let place = tempfile::tempdir().unwrap();
+        let Some(cluster) = Cluster::start_in(place, flavor, 1, options).await else {
+            return;
+        };
+        let mut prober = cluster.prober(0);
+        let mut seen = false;
+        for _ in 0..3 {
+            let Sight::Alive(status) = prober.probe().await else { panic!("not alive") };
+            seen = status.settings.restarts_open;
+        }
+        assert_eq!(seen, open, "read_only: {read_only}");
+    }
+}
+
 async fn canary_writes_or_stalls(flavor: DatabaseFlavor) {
     let Some(cluster) = Cluster::replicating(flavor, 1).await else {
         return;
@@ -123,7 +202,6 @@ async fn canary_writes_or_stalls(flavor: DatabaseFlavor) {
         cluster.servers[0].query("SELECT epoch FROM regent.canary").await.unwrap();
     assert_eq!(epoch, Some(3));
     let mut locking = cluster.session(0).await;
-    use mysql_async::prelude::Queryable;
     locking.query_drop("COMMIT").await.unwrap();
     locking.query_drop("LOCK TABLES regent.canary WRITE").await.unwrap();
     // However often it is tried in vain, two connections are all that it costs.
@@ -165,4 +243,7 @@ fn ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-both! { sees_status_life_and_death tells_troubles_apart canary_writes_or_stalls probing_is_cheap }
+both! {
+    sees_status_life_and_death tells_troubles_apart looks_into_a_full_server
+    knows_who_restarts_open canary_writes_or_stalls probing_is_cheap
+}

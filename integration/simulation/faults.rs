@@ -33,7 +33,7 @@ pub enum Trap {
 }
 
 /// Everything that can go wrong, and how often beside the others.
-pub const WEIGHTS: [(&str, u64); 37] = [
+pub const WEIGHTS: [(&str, u64); 38] = [
     ("nodes cut apart", 6),
     ("one way cut", 4),
     ("data centers cut apart", 3),
@@ -59,6 +59,7 @@ pub const WEIGHTS: [(&str, u64); 37] = [
     ("quick restart", 3),
     ("primary flaps", 2),
     ("storage stalled", 3),
+    ("storage full", 3),
     ("too many connections", 3),
     ("primary busy", 4),
     ("replica delayed", 2),
@@ -253,6 +254,10 @@ impl World {
                 self.servers[primary].stalled = true;
                 self.later(Undo::Unload(primary));
             }
+            "storage full" => {
+                (self.servers[primary].stalled, self.servers[primary].no_room) = (true, true);
+                self.later(Undo::Unload(primary));
+            }
             "too many connections" => {
                 self.servers[primary].full = true;
                 self.later(Undo::Unload(primary));
@@ -303,7 +308,7 @@ impl World {
         }
     }
 
-    fn fail_server(&mut self, server: usize) {
+    pub fn fail_server(&mut self, server: usize) {
         if self.servers[server].up {
             self.say(|| format!("db{} crashes", server + 1));
             self.servers[server].crash();
@@ -386,7 +391,7 @@ impl World {
     fn unload(&mut self, server: usize) {
         let one = &mut self.servers[server];
         (one.apply_gap, one.busy, one.delay) = (0, 0, 0);
-        (one.stalled, one.full) = (false, false);
+        (one.stalled, one.full, one.no_room) = (false, false, false);
         if !one.hung {
             self.take_up(server);
         }

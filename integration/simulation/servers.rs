@@ -115,6 +115,8 @@ pub struct Server {
     pub stalled: bool,
     /// All connection slots are taken.
     pub full: bool,
+    /// Its storage has no room left: writes wait for some, and whoever makes a file is told.
+    pub no_room: bool,
     /// How much longer than usual an answer takes.
     pub busy: u64,
     /// The applier leaves each transaction for so long, on purpose.
@@ -151,6 +153,7 @@ impl Server {
             applied_at: 0,
             stalled: false,
             full: false,
+            no_room: false,
             busy: 0,
             delay: 0,
             backlog: Vec::new(),
@@ -231,6 +234,7 @@ impl Server {
     pub fn crash(&mut self) {
         self.up = false;
         (self.hung, self.stalled, self.full) = (false, false, false);
+        self.no_room = false;
         self.backlog.clear();
         if let Some(following) = &mut self.following {
             following.connected = false;
@@ -299,7 +303,7 @@ impl Server {
                 waiting: u32::try_from(self.waiting.len()).unwrap(),
             },
             settings: Settings::default(),
-            crowded: false,
+            crowded: self.full,
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::random::Random;
 use regent::decision::rules::RuleSet;
 use regent::decision::topology::{
-    AcknowledgedIn, ClusterName, ClusterSpec, Clusters, DataCenter, Durability, Endpoint,
+    AcknowledgedIn, ClusterName, ClusterSpec, Clusters, DataCenter, Durability, Endpoint, Fence,
     OnQuorumLoss, ServerName, ServerSpec, Timing,
 };
 use std::collections::BTreeMap;
@@ -47,6 +47,12 @@ pub struct Setting {
     pub endangered: bool,
     /// For a while at first two servers take writes, so that nobody can say which is the primary.
     pub unclear: bool,
+    /// A command takes servers out of service.
+    pub fence: bool,
+    /// Probes get in although all connection slots are taken.
+    pub side_door: bool,
+    /// The shipped rules in force.
+    pub rules: &'static str,
     /// In a thousand: messages lost and doubled while there are faults.
     pub loss: u64,
     pub doubled: u64,
@@ -87,6 +93,9 @@ impl Setting {
             unclear: random.permille(50),
             loss: [0, 5, 30][random.index(3)],
             doubled: [0, 10][random.index(2)],
+            fence: random.permille(250),
+            side_door: random.permille(300),
+            rules: if random.permille(200) { "cross-data-center" } else { "default" },
         }
     }
 
@@ -102,16 +111,30 @@ impl Setting {
         }
     }
 
+    /// Faults do not last as long here as rules are patient.
+    fn rules(&self) -> RuleSet {
+        let mut set = RuleSet::shipped(self.rules).unwrap();
+        for rule in set.rules.iter_mut().filter(|rule| rule.confirm > Duration::from_secs(2)) {
+            rule.confirm = Duration::from_secs(2);
+        }
+        set
+    }
+
     pub fn clusters(&self) -> Clusters {
         let server = |(number, place): (usize, &usize)| {
             let place = DataCenter::from(PLACES[*place]);
-            ServerSpec::new(server_name(number), address(number), place)
+            let command = vec!["power-off".to_owned()];
+            let fence = Fence { command, limit: Duration::from_secs(2) };
+            ServerSpec {
+                fence: self.fence.then_some(fence),
+                ..ServerSpec::new(server_name(number), address(number), place)
+            }
         };
         let spec = ClusterSpec {
             name: cluster(),
             servers: self.servers.iter().enumerate().map(server).collect(),
             durability: self.durability,
-            rules: RuleSet::shipped("default").unwrap(),
+            rules: self.rules(),
             max_replica_lag: Duration::from_secs(5),
         };
         BTreeMap::from([(cluster(), Arc::new(spec))])

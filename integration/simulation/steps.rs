@@ -4,7 +4,7 @@ use crate::network::Node;
 use crate::servers::Following;
 use crate::setting;
 use crate::world::{Event, MILLI, World};
-use regent::decision::plan::{Outcome, Step};
+use regent::decision::plan::{Facts, Outcome, Step};
 use regent::decision::report::Writable;
 use regent::watcher::{Input, StepOrder};
 
@@ -50,6 +50,10 @@ impl World {
         if fails {
             self.tally.count("fault", "step fails");
             return self.end_step(task, Outcome::Retry("injected".to_owned()));
+        }
+        if task.order.step.is_external() {
+            let outcome = self.fence(&task);
+            return self.end_step(task, outcome);
         }
         if !self.servers[server].up && self.connected(&task) {
             return self.end_step(task, Outcome::Retry("connection refused".to_owned()));
@@ -160,7 +164,7 @@ impl World {
             Step::CommitsWait { acks, .. } => Some(self.commits_wait(task, acks)),
             Step::Acknowledges { on, .. } => self.acknowledges(task, on),
             Step::Writable { .. } => self.writable(task),
-            Step::Fenced { .. } => Some(Outcome::Failed("there is no fence command".to_owned())),
+            Step::Fenced { .. } => Some(self.fence(task)),
             Step::Following { source, .. } => self.follow(task, setting::server_number(&source)),
             Step::Detached { .. } => Some(self.detach(task)),
             Step::Exported { source, known, .. } => {
@@ -170,6 +174,15 @@ impl World {
                 self.rebuild(task, setting::server_number(&donor), since)
             }
         }
+    }
+
+    /// A command switches the server off; some time later somebody switches it on again.
+    fn fence(&mut self, task: &Task) -> Outcome {
+        if let Err(outcome) = self.permitted(task) {
+            return outcome;
+        }
+        self.fail_server(task.server);
+        Outcome::Done(Facts::default())
     }
 
     fn done(&self, task: &Task) -> Outcome {

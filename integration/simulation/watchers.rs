@@ -5,7 +5,7 @@ use crate::network::Node;
 use crate::setting::{self, Flaw};
 use crate::world::{Event, LocalClock, MILLI, SECOND, World};
 use regent::decision::procedure::{Kind, Procedure};
-use regent::decision::report::{Sight, Trouble};
+use regent::decision::report::{Sight, StorageFault, Trouble};
 use regent::decision::topology::{DataCenter, ProxyName, ServerName, WatcherName};
 use regent::watcher::{
     CanaryResult, Input, Output, PeerMessage, Record, Setup, StepOrder, Stored, Watcher,
@@ -204,6 +204,7 @@ impl World {
         let one = &self.servers[server];
         match (reached && one.up && !one.full, one.stalled || one.hung) {
             (false, _) => (10 * MILLI, CanaryResult::Unknown),
+            (true, true) if one.no_room => (SECOND, CanaryResult::Refused(StorageFault::Full)),
             (true, true) => (SECOND, CanaryResult::Stalled),
             (true, false) => (2 * MILLI, CanaryResult::Written),
         }
@@ -295,7 +296,7 @@ impl World {
             (Sight::Refused, self.now + self.network.delay(&mut self.random, host, watcher))
         } else if seen.hung {
             (Sight::Hung, began + timeout)
-        } else if seen.full {
+        } else if seen.full && !self.setting.side_door {
             (Sight::Useless(Trouble::TooManyConnections), self.now + MILLI)
         } else if seen.busy > 0 && self.now + seen.busy > began + timeout {
             (Sight::Hung, began + timeout)

@@ -532,6 +532,9 @@ impl ClusterState {
                 if waiting.as_ref() == Some(server) {
                     regime.acks = *acks;
                     regime.in_force = *acks > 0;
+                    if *acks > 0 && regime.degraded {
+                        regime.unproven.clone_from(&facts.executed);
+                    }
                     regime.degraded = *acks == 0 && chosen;
                 }
             }

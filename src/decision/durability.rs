@@ -5,6 +5,7 @@
 //! have stopped receiving, fewer than `acks` are left and no further commit can complete.
 
 use super::cluster::Writer;
+use super::gtid::Gtids;
 use super::report::Receiver;
 use super::situation::Situation;
 use super::topology::{AcknowledgedIn, Durability, ServerName, ServerSpec};
@@ -24,6 +25,10 @@ pub struct Protection {
     /// Whether a rule chose that commits do not wait until a replica is back to acknowledge.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub degraded: bool,
+    /// What the primary held when its commits began to wait again: no acknowledgement says that
+    /// anybody else holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unproven: Option<Gtids>,
 }
 
 impl Protection {
@@ -139,8 +144,12 @@ mod tests {
         for may in 1..=6_u32 {
             for acks in 1..=may {
                 let names = (0..may).map(|n| format!("db{n}").as_str().into()).collect();
-                let protection =
-                    Protection { may_acknowledge: names, acks, in_force: true, degraded: false };
+                let protection = Protection {
+                    may_acknowledge: names,
+                    acks,
+                    in_force: true,
+                    ..Protection::default()
+                };
                 let need = u32::try_from(protection.survey_need().unwrap()).unwrap();
                 assert!(need + acks > may, "{need} and {acks} of {may} may miss each other");
                 assert!(may - need < acks, "{need} of {may} stopped still leaves {acks} to ack");

@@ -101,13 +101,14 @@ pub enum Step {
 
 impl Step {
     /// The kinds of steps, as [`Step::kind`] says them.
-    pub const KINDS: [&'static str; 7] = [
+    pub const KINDS: [&'static str; 8] = [
         "read_only",
         "receiver_stopped",
         "caught_up",
         "commits_wait",
         "acknowledges",
         "writable",
+        "fenced",
         "following",
     ];
 

@@ -120,9 +120,15 @@ pub fn unproven(situation: &Situation, procedure: &Procedure, survey: &Survey) -
 /// Acknowledgements prove only what a primary wrote itself. What it was promoted with may have been
 /// acknowledged before, so a survivor must hold that too.
 fn below_floor(situation: &Situation, from: &ServerName, survey: &Survey) -> Option<String> {
+    let held = |all: &Gtids| survey.received.values().any(|received| received.contains(all));
+    if situation.state.protection.unproven.as_ref().is_some_and(|all| !held(all)) {
+        return Some(format!(
+            "no survivor holds all that {from} wrote while its commits did not wait, so \
+             acknowledged transactions may be lost"
+        ));
+    }
     let floor = situation.state.promoted_with(from)?;
-    let held = survey.received.values().any(|received| received.contains(floor));
-    (!held).then(|| {
+    (!held(floor)).then(|| {
         format!(
             "no survivor holds all that {from} was promoted with, so acknowledged transactions \
              of earlier primaries may be lost"

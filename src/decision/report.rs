@@ -76,6 +76,8 @@ pub enum Trouble {
     TooManyConnections,
     /// It is starting, stopping or recovering.
     NotReady,
+    /// Its storage has no room left, not even for what it needs to tell its status.
+    NoRoom,
 }
 
 impl fmt::Display for Trouble {
@@ -83,6 +85,7 @@ impl fmt::Display for Trouble {
         f.write_str(match self {
             Trouble::TooManyConnections => "too many connections",
             Trouble::NotReady => "starting, stopping or recovering",
+            Trouble::NoRoom => "its storage has no room left",
         })
     }
 }

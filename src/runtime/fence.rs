@@ -62,3 +62,44 @@ impl Drop for Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::run;
+    use crate::clock::Clock;
+    use crate::decision::plan::Outcome;
+    use crate::decision::topology::Fence;
+    use std::time::Duration;
+
+    async fn ends(command: &[&str], limit: Duration) -> Outcome {
+        let command = command.iter().map(|word| (*word).to_owned()).collect();
+        run(&Fence { command, limit }, &[("REGENT_SERVER", "db1".to_owned())]).await
+    }
+
+    #[tokio::test]
+    async fn its_status_and_its_environment_tell() {
+        let limit = Duration::from_secs(10);
+        assert!(matches!(ends(&["true"], limit).await, Outcome::Done(_)));
+        assert!(matches!(ends(&["false"], limit).await, Outcome::Retry(_)));
+        assert!(matches!(ends(&["/no/such/program"], limit).await, Outcome::Failed(_)));
+        // Cargo's own variables stand for what else a watcher's environment holds.
+        let script =
+            r#"test "$REGENT_SERVER" = db1 && test -n "$PATH" && test -z "$CARGO_PKG_NAME""#;
+        assert!(matches!(ends(&["sh", "-c", script], limit).await, Outcome::Done(_)));
+    }
+
+    #[tokio::test]
+    async fn what_hangs_is_killed_with_all_that_it_started() {
+        let place = tempfile::tempdir().unwrap();
+        let alive = place.path().join("alive");
+        let script = format!("(sleep 1; touch {}) & sleep 100", alive.display());
+        let clock = Clock::start();
+        let begun = clock.now().moment;
+        let ended = ends(&["sh", "-c", &script], Duration::from_millis(300)).await;
+        assert!(matches!(&ended, Outcome::Retry(why) if why.contains("killed")), "{ended:?}");
+        let took = clock.now().moment.since(begun);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        tokio::time::sleep(Duration::from_millis(1300)).await;
+        assert!(!alive.exists(), "what it started lives on");
+    }
+}

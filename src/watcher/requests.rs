@@ -42,7 +42,7 @@ pub(super) fn answer(
         return Some(Response::Events(events(watcher, *after, *limit, cluster.as_ref())));
     }
     let Some(leading) = watcher.leading.take() else {
-        return Some(Response::Refused(not_leading(watcher)));
+        return Some(Response::Refused(not_leading(watcher, now.moment)));
     };
     let answered = as_leader(watcher, now, &leading, request);
     watcher.leading = Some(leading);
@@ -283,17 +283,34 @@ fn known(
     })
 }
 
-fn not_leading(watcher: &Watcher) -> Refusal {
+/// What a watcher says that nobody leads: whether it hears too few others to decide anything.
+fn isolation(watcher: &Watcher, now: Moment) -> String {
+    let others = watcher.setup.watchers.keys().filter(|name| **name != watcher.setup.own);
+    let (heard, silent): (Vec<_>, Vec<_>) = others.map(WatcherName::as_str).partition(|name| {
+        let last = watcher.heard.get(&WatcherName::from(*name));
+        last.is_some_and(|last| now.since(*last) < REACHABLE)
+    });
+    let own = &watcher.setup.own;
+    let majority = watcher.setup.watchers.len() / 2 + 1;
+    if heard.len() + 1 >= majority {
+        return "no watcher leads right now; a majority hears each other, so one will soon"
+            .to_owned();
+    }
+    format!(
+        "no watcher leads here: {own} is isolated, it hears nothing of {}, and decides nothing until \
+         a majority of {majority} hear each other",
+        silent.join(", ")
+    )
+}
+
+fn not_leading(watcher: &Watcher, now: Moment) -> Refusal {
     match watcher.consensus.leader() {
         Some(leader) => Refusal {
             code: RefusalCode::NotLeader,
             text: format!("watcher {leader} leads; ask there"),
             leader: Some(leader.clone()),
         },
-        None => {
-            let text = "no watcher leads right now: a majority of them must reach each other";
-            refuse(RefusalCode::NoLeader, text.to_owned())
-        }
+        None => refuse(RefusalCode::NoLeader, isolation(watcher, now)),
     }
 }
 

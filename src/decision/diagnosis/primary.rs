@@ -3,7 +3,7 @@
 use super::{CONFIRMING_PROBES, Finding, FindingKind, about, evidence, lost, of};
 use crate::decision::cluster::Writer;
 use crate::decision::gtid::Gtids;
-use crate::decision::report::{Status, StorageFault, Writable};
+use crate::decision::report::{Sight, Status, StorageFault, Trouble, Writable};
 use crate::decision::situation::{PROBES_REMEMBERED, Situation, View};
 use crate::decision::topology::{ServerSpec, WatcherName};
 
@@ -36,7 +36,11 @@ pub(super) fn findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
         let useless = fresh.iter().find(|(_, view)| view.sight.shows_life());
         found.extend(useless.map(|(_, view)| {
             let text = format!("{} {}", primary.name, view.sight);
-            of(FindingKind::PrimaryUseless, primary, text, evidence(&fresh))
+            let kind = match view.sight {
+                Sight::Useless(Trouble::NoRoom) => FindingKind::PrimaryStorageFull,
+                _ => FindingKind::PrimaryUseless,
+            };
+            of(kind, primary, text, evidence(&fresh))
         }));
         return found;
     };
@@ -106,7 +110,7 @@ fn storage(situation: &Situation, primary: &ServerSpec) -> Option<Finding> {
         }
         (Some(StorageFault::Failing), _) => (
             FindingKind::PrimaryStorageFailing,
-            format!("the storage of {name} refuses writes: it is read-only or broken"),
+            format!("the storage of {name} refuses writes: it is full, read-only or broken"),
         ),
         (None, Some(stalled)) => (
             FindingKind::PrimaryStalled,

@@ -270,7 +270,12 @@ fn usual_protection(spec: &ClusterSpec, writer: &Writer) -> Protection {
         AcknowledgedIn::OtherDataCenter if !far.is_empty() => far,
         AcknowledgedIn::OtherDataCenter | AcknowledgedIn::Any => all(),
     };
-    Protection { in_force: !may_acknowledge.is_empty(), may_acknowledge, acks: 1, degraded: false }
+    Protection {
+        in_force: !may_acknowledge.is_empty(),
+        may_acknowledge,
+        acks: 1,
+        ..Protection::default()
+    }
 }
 
 impl Frame<'_> {
@@ -460,6 +465,7 @@ fn sight(seen: Seen, status: &Status) -> Option<Sight> {
         Seen::Unreachable => Sight::Unreachable,
         Seen::Hung => Sight::Hung,
         Seen::TooManyConnections => Sight::Useless(Trouble::TooManyConnections),
+        Seen::NoRoom => Sight::Useless(Trouble::NoRoom),
         Seen::NotReady => Sight::Useless(Trouble::NotReady),
         Seen::Denied => Sight::Denied,
         Seen::Nothing => return None,

@@ -131,6 +131,7 @@ pub(super) enum Seen {
     Unreachable,
     Hung,
     TooManyConnections,
+    NoRoom,
     NotReady,
     Denied,
     /// Not probed by this watcher, or its reports do not arrive.
@@ -336,6 +337,7 @@ impl ProtectionForm {
             acks: self.acks.unwrap_or(usual.acks),
             in_force: self.in_force.unwrap_or(usual.in_force && !self.degraded),
             degraded: self.degraded,
+            unproven: usual.unproven,
         }
     }
 }

@@ -23,20 +23,16 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// How long one row may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// How long the answer may take to the question whether there is room.
-const ROOM_LIMIT: Duration = Duration::from_millis(500);
-
 /// The canary of one server.
 ///
 /// A write that does not end is left alone and awaited the next time, so that a server whose storage
-/// hangs holds two of its connections and never more.
+/// hangs holds one connection for it and never more.
 #[derive(Debug)]
 pub struct Canary {
     server: ServerSpec,
     account: Account,
     idle: Option<Perch>,
     writing: Option<JoinHandle<Result<Perch, Error>>>,
-    finding_room: Option<JoinHandle<Result<(), Error>>>,
 }
 
 /// A connection to write over.
@@ -49,7 +45,7 @@ struct Perch {
 impl Canary {
     /// Will write as `account`; connects when first asked to.
     pub fn new(server: ServerSpec, account: Account) -> Canary {
-        Canary { server, account, idle: None, writing: None, finding_room: None }
+        Canary { server, account, idle: None, writing: None }
     }
 
     /// Writes the row of one watcher, making schema and table when they are missing.
@@ -64,7 +60,7 @@ impl Canary {
         match tokio::time::timeout(LIMIT, &mut writing).await {
             Err(_) => {
                 self.writing = Some(writing);
-                self.find_room().await
+                CanaryResult::Stalled
             }
             Ok(Ok(Ok(perch))) => {
                 self.idle = Some(perch);
@@ -87,38 +83,12 @@ impl Canary {
         let dialect = learning.await.ok()?.ok()?;
         Some(Perch { conn, dialect })
     }
-
-    /// A server may wait for room without a word. Whoever makes a file is told at once.
-    async fn find_room(&mut self) -> CanaryResult {
-        let mut finding = self.finding_room.take().unwrap_or_else(|| {
-            let (server, account) = (self.server.clone(), self.account.clone());
-            tokio::spawn(async move {
-                match open(&server, &account).await {
-                    Ok(conn) => make_file(conn).await,
-                    Err(_) => Ok(()),
-                }
-            })
-        });
-        match tokio::time::timeout(ROOM_LIMIT, &mut finding).await {
-            Err(_) => {
-                self.finding_room = Some(finding);
-                CanaryResult::Stalled
-            }
-            Ok(Ok(Err(error))) => {
-                fault(&error).map_or(CanaryResult::Stalled, CanaryResult::Refused)
-            }
-            Ok(_) => CanaryResult::Stalled,
-        }
-    }
 }
 
 impl Drop for Canary {
     fn drop(&mut self) {
         if let Some(writing) = &self.writing {
             writing.abort();
-        }
-        if let Some(finding) = &self.finding_room {
-            finding.abort();
         }
     }
 }
@@ -153,13 +123,6 @@ async fn write(mut perch: Perch, row: String) -> Result<Perch, Error> {
         Ok(()) | Err(Error::Server(_)) => Ok(perch),
         Err(error) => Err(error),
     }
-}
-
-async fn make_file(mut conn: Conn) -> Result<(), Error> {
-    conn.query_drop("SET SESSION sql_log_bin = 0, lock_wait_timeout = 1").await?;
-    conn.query_drop("DROP TABLE IF EXISTS regent.canary_room").await?;
-    conn.query_drop("CREATE TABLE regent.canary_room (id INT PRIMARY KEY) ENGINE = InnoDB").await?;
-    conn.query_drop("DROP TABLE regent.canary_room").await
 }
 
 /// What the number of an error says about the storage.

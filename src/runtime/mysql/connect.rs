@@ -35,6 +35,9 @@ pub enum ConnectError {
     /// No connection slot is free, in all or for this account.
     #[error("too many connections")]
     TooManyConnections,
+    /// Its storage has no room left for what it needs to answer.
+    #[error("its storage has no room left")]
+    NoRoom,
     /// The account or its host is not let in.
     #[error("account refused, error {0}")]
     Denied(u16),
@@ -152,6 +155,8 @@ fn classify_code(code: u16) -> ConnectError {
     match code {
         // All slots; this account's slots; this account's resources.
         1040 | 1203 | 1226 => ConnectError::TooManyConnections,
+        // Disk full, twice; a temporary table cannot grow.
+        20 | 1021 | 1114 => ConnectError::NoRoom,
         // Host not privileged or blocked, password, database, plugin, expired, locked.
         1044 | 1045 | 1129 | 1130 | 1227 | 1251 | 1524 | 1698 | 1820 | 1862 | 3118 | 3878
         | 3955 | 4151 => ConnectError::Denied(code),

@@ -21,7 +21,7 @@ const PROBES_PER_HANDSHAKE: u32 = 20;
 const PROBES_PER_LEARNING: u32 = 5;
 
 /// What seldom changes is asked for again after so many probes.
-const PROBES_PER_BACKGROUND: u32 = 50;
+const PROBES_PER_BACKGROUND: u32 = 25;
 
 /// Unknown system variable: a plugin was removed.
 const UNKNOWN_VARIABLE: u16 = 1193;
@@ -143,6 +143,8 @@ impl Prober {
         let (address, background) = (&self.address, &mut self.background);
         let reading = async {
             if again {
+                // This question needs room for a temporary table, which a status does not.
+                session.learn().await?;
                 *background =
                     status::background(&mut session.conn, &session.dialect, address).await;
             }
@@ -262,6 +264,7 @@ fn sight_of(error: ConnectError) -> Sight {
         ConnectError::Unreachable => Sight::Unreachable,
         ConnectError::Hung => Sight::Hung,
         ConnectError::TooManyConnections => Sight::Useless(Trouble::TooManyConnections),
+        ConnectError::NoRoom => Sight::Useless(Trouble::NoRoom),
         ConnectError::NotReady => Sight::Useless(Trouble::NotReady),
         ConnectError::Denied(_) => Sight::Denied,
         ConnectError::Strange(what) => Sight::Strange(what),

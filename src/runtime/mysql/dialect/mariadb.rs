@@ -20,7 +20,8 @@ pub(super) fn status() -> String {
         .to_owned()
 }
 
-/// A setting that was changed while the server ran no longer tells where it came from.
+/// Nothing is said of a setting that was changed while the server ran: where it comes from at the
+/// next start can no longer be known.
 pub(super) const BACKGROUND: &str = "SELECT NULL AS admin_address, \
     @@global.extra_port AS admin_port, \
     GLOBAL_VALUE_ORIGIN = 'COMPILE-TIME' OR (GLOBAL_VALUE = 'OFF' AND \
