@@ -530,12 +530,7 @@ impl ClusterState {
             }
             Step::CommitsWait { server, acks } => {
                 if waiting.as_ref() == Some(server) {
-                    regime.acks = *acks;
-                    regime.in_force = *acks > 0;
-                    if *acks > 0 && regime.degraded {
-                        regime.unproven.clone_from(&facts.executed);
-                    }
-                    regime.degraded = *acks == 0 && chosen;
+                    regime.confirmed(*acks, chosen, facts.executed.as_ref());
                 }
             }
             Step::Writable { server } => {

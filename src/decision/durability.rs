@@ -32,6 +32,17 @@ pub struct Protection {
 }
 
 impl Protection {
+    /// The primary confirmed that its commits wait for so many; `chosen` says that a rule lets them
+    /// not wait, and `held` what it held by then.
+    pub fn confirmed(&mut self, acks: u32, chosen: bool, held: Option<&Gtids>) {
+        if acks > 0 && self.degraded {
+            self.unproven = held.cloned();
+        }
+        self.acks = acks;
+        self.in_force = acks > 0;
+        self.degraded = acks == 0 && chosen;
+    }
+
     /// How many of the replicas that may acknowledge must have stopped receiving, so that no
     /// acknowledged commit is unseen and none can follow; `None` when nothing is protected.
     pub fn survey_need(&self) -> Option<usize> {
