@@ -25,7 +25,7 @@ use sweep::{Run, sweep};
 const SEEDS: u64 = 150;
 
 /// Seeds that once broke a promise.
-const PINNED: [u64; 2] = [537, 1128];
+const PINNED: [u64; 3] = [537, 1128, 1674];
 
 #[test]
 fn promises_are_kept() {
