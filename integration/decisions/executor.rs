@@ -4,7 +4,7 @@ use regent::clock::WallTime;
 use regent::decision::cluster::{ClusterState, Command, FORMAT, Proposal, State, Unknown, Writer};
 use regent::decision::diagnosis::diagnose;
 use regent::decision::plan::{Facts, Outcome, Step};
-use regent::decision::planning::{self, Decision};
+use regent::decision::planning;
 use regent::decision::procedure::{Ending, Guard, Next, Procedure, Standing};
 use regent::decision::rejoin;
 use regent::decision::response::{Act, respond};
@@ -137,27 +137,9 @@ impl World {
                 attempts.into_iter().map(begin).collect()
             }
             Next::Wait(why) => panic!("it waits for {why:?}"),
-            Next::Decide => match planning::decide(&self.situation, open) {
-                Decision::Promote { stages, to, why, loss } => vec![Command::Extend {
-                    cluster: cluster.clone(),
-                    procedure: open.id,
-                    after: open.plan.len(),
-                    stages,
-                    to: Some(to),
-                    why,
-                    loss,
-                }],
-                Decision::GoOn { stages, why } => vec![Command::Extend {
-                    cluster: cluster.clone(),
-                    procedure: open.id,
-                    after: open.plan.len(),
-                    stages,
-                    to: None,
-                    why,
-                    loss: String::new(),
-                }],
-                Decision::Enough { text } => close(Ending::Done { text }),
-                Decision::GiveUp { why } => close(Ending::Abandoned { text: why }),
+            Next::Decide => match planning::decide(&self.situation, open).outcome(&cluster, open) {
+                Ok(extend) => vec![extend],
+                Err(ending) => close(ending),
             },
             Next::Failed { stage } => {
                 let text = open.failures(stage).join("; ");

@@ -1,10 +1,11 @@
 //! What becomes of a procedure after a deciding stage.
 
+use super::cluster::Command;
 use super::planning;
-use super::procedure::{Kind, Procedure, Stage};
+use super::procedure::{Ending, Kind, Procedure, Stage};
 use super::rejoin;
 use super::situation::Situation;
-use super::topology::ServerName;
+use super::topology::{ClusterName, ServerName};
 
 /// What was decided after a deciding stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,20 @@ pub enum Decision {
         /// Why.
         why: String,
     },
+}
+
+impl Decision {
+    /// What enters the journal by it: more stages, or the procedure's ending.
+    pub fn outcome(self, cluster: &ClusterName, procedure: &Procedure) -> Result<Command, Ending> {
+        let (stages, to, why, loss) = match self {
+            Decision::Promote { stages, to, why, loss } => (stages, Some(to), why, loss),
+            Decision::GoOn { stages, why } => (stages, None, why, String::new()),
+            Decision::Enough { text } => return Err(Ending::Done { text }),
+            Decision::GiveUp { why } => return Err(Ending::Abandoned { text: why }),
+        };
+        let (cluster, number, after) = (cluster.clone(), procedure.id, procedure.plan.len());
+        Ok(Command::Extend { cluster, procedure: number, after, stages, to, why, loss })
+    }
 }
 
 /// The second plan of a procedure, from what the first one learned.

@@ -8,7 +8,7 @@ use crate::decision::cluster::{ClusterState, Command, Writer};
 use crate::decision::diagnosis::{Finding, FindingKind, diagnose};
 use crate::decision::lease::Ledger;
 use crate::decision::plan::Outcome;
-use crate::decision::planning::{self, Decision};
+use crate::decision::planning;
 use crate::decision::procedure::{
     Ending, Guard, Kind, Next, Procedure, Rejoin, Standing, StepState, Waiting,
 };
@@ -441,29 +441,10 @@ impl Duty {
             // A new leader has not seen everybody who was surveyed; what it does not know of a
             // candidate could only speak against it.
             Next::Decide if self.is_new_to(now.moment, situation, open) => Vec::new(),
-            Next::Decide => match planning::decide(situation, open) {
-                Decision::Promote { stages, to, why, loss } => vec![Command::Extend {
-                    cluster: cluster.clone(),
-                    procedure: open.id,
-                    after: open.plan.len(),
-                    stages,
-                    to: Some(to),
-                    why,
-                    loss,
-                }],
-                Decision::GoOn { stages, why } => vec![Command::Extend {
-                    cluster: cluster.clone(),
-                    procedure: open.id,
-                    after: open.plan.len(),
-                    stages,
-                    to: None,
-                    why,
-                    loss: String::new(),
-                }],
-                Decision::Enough { text } => vec![close(Ending::Done { text })],
-                Decision::GiveUp { why } => {
-                    give_up(situation, open, close(Ending::Abandoned { text: why }))
-                }
+            Next::Decide => match planning::decide(situation, open).outcome(&cluster, open) {
+                Ok(extend) => vec![extend],
+                Err(ending @ Ending::Abandoned { .. }) => give_up(situation, open, close(ending)),
+                Err(ending) => vec![close(ending)],
             },
             Next::Failed { stage } => {
                 let name = &open.plan[stage].name;

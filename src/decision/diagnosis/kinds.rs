@@ -113,14 +113,9 @@ impl FindingKind {
 
     /// Why a response to it makes no sense, as what would be right; `None` when it does.
     pub fn senseless(self, respond: Respond) -> Option<&'static str> {
-        let replaces = matches!(
+        let other_reasons = matches!(
             self,
-            FindingKind::PrimaryDead
-                | FindingKind::PrimaryIsolated
-                | FindingKind::PrimaryReachableToFew
-                | FindingKind::PrimaryUnreachable
-                | FindingKind::PrimaryHung
-                | FindingKind::PrimaryOverloaded
+            FindingKind::PrimaryOverloaded
                 | FindingKind::PrimaryUseless
                 | FindingKind::PrimaryLostTransactions
                 | FindingKind::PrimaryReadOnly
@@ -132,6 +127,7 @@ impl FindingKind {
                 | FindingKind::PrimaryCrowded
                 | FindingKind::RouteClosed
         );
+        let replaces = self.is_loss() || other_reasons;
         let repairs = matches!(
             self,
             FindingKind::PrimaryReadOnly
