@@ -10,6 +10,7 @@ use regent::decision::topology::{Endpoint, Epoch, ServerName, ServerSpec, Timing
 use regent::demo::ports::free_ports;
 use regent::demo::servers::accounts::{MONITOR, REPLICATION};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet};
+use regent::runtime::mysql::connect::connect;
 use regent::runtime::mysql::probe::Prober;
 use regent::runtime::steps::{Access, Exports, Link, Programs, perform};
 use std::path::PathBuf;
@@ -191,6 +192,12 @@ impl Cluster {
 
     pub async fn rows(&self, at: usize) -> u64 {
         self.servers[at].query("SELECT COUNT(*) FROM shop.orders").await.unwrap().unwrap()
+    }
+
+    /// A session of the account that watchers use.
+    pub async fn monitor(&self, at: usize) -> mysql_async::Conn {
+        let account = credentials().monitor;
+        connect(&self.address(at), &account, Duration::from_secs(5)).await.unwrap()
     }
 
     /// Keeps a session open that has begun a transaction.

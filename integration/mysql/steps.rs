@@ -124,6 +124,34 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
     assert!(matches!(many, Outcome::Done(_)), "{many:?}");
 }
 
+/// A setting that an attempt left pending is seen for what it is, holds up nobody for long, and
+/// takes no effect once the server was opened again.
+#[tokio::test]
+async fn an_attempt_given_up_leaves_nothing() {
+    let Some(cluster) = Cluster::replicating(Mysql, 2).await else {
+        return;
+    };
+    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
+    cluster.done(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
+    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
+    cluster.until(0, "a client", |it| it.semi_sync.source && it.semi_sync.clients == 1).await;
+    cluster.done(1, cluster.step("receiver_stopped", 1)).await;
+    let mut waiting = cluster.session(0).await;
+    let commit = tokio::spawn(async move { waiting.query_drop("COMMIT").await });
+    cluster.until(0, "waiting", |it| it.semi_sync.waiting >= 1).await;
+    let mut monitor = cluster.monitor(0).await;
+    let closing = monitor.query_drop("SET GLOBAL super_read_only = ON");
+    let pending = tokio::time::timeout(Duration::from_millis(300), closing).await;
+    assert!(pending.is_err(), "it did not wait for the commit: {pending:?}");
+    drop(monitor);
+    assert_eq!(cluster.status(0).await.writable, Writable::Open, "it is not in force yet");
+    cluster.once(0, cluster.step("writable", 0)).await;
+    cluster.servers[1].execute("START REPLICA").await.unwrap();
+    commit.await.unwrap().unwrap();
+    cluster.insert(0).await;
+    assert_eq!(cluster.status(0).await.writable, Writable::Open, "it took effect after all");
+}
+
 type Insert = tokio::task::JoinHandle<Result<(), mysql_async::Error>>;
 
 /// MariaDB would acknowledge commits whose sessions are ended, so it stays as it is until

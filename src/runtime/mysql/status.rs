@@ -68,12 +68,15 @@ pub async fn read(conn: &mut Conn, dialect: &Dialect) -> Result<Status, StatusEr
     })
 }
 
+/// While MySQL's `super_read_only` waits for commits under way it reads as set already, but
+/// `read_only`, which it sets first, does not.
 fn writable(globals: &Row, flavor: Flavor) -> Writable {
+    let read_only = flag(globals, "read_only");
     let closed = match flavor {
-        Flavor::MySql => flag(globals, "super_read_only"),
-        Flavor::MariaDb => flag(globals, "read_only"),
+        Flavor::MySql => read_only && flag(globals, "super_read_only"),
+        Flavor::MariaDb => read_only,
     };
-    match (closed, flag(globals, "read_only")) {
+    match (closed, read_only) {
         (true, _) => Writable::Closed,
         (false, true) => Writable::ReadOnly,
         (false, false) => Writable::Open,

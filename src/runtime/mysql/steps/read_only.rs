@@ -50,7 +50,7 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
 pub(super) async fn ensure(session: &mut Session) -> Result<Status, StepError> {
     let before = session.status().await?;
     if before.writable != Writable::Closed {
-        session.permitted()?;
+        end_earlier_attempts(session).await?;
         if let Some(events) = session.dialect.stop_events() {
             session.run(events).await?;
         }
@@ -158,35 +158,79 @@ async fn close(
     other: &mut Session,
     commits_wait: bool,
 ) -> Result<(), StepError> {
-    let own = [session.id(), other.id()];
-    let everybody = |_: &str| true;
+    let setter = session.id();
     let statement = session.dialect.close(false);
-    let mut quiet_rounds = 0;
-    let mut released = false;
     let closing = session.run(statement);
     tokio::pin!(closing);
     if let Ok(closed) = tokio::time::timeout(GRACE, &mut closing).await {
         return closed;
     }
-    let closed = loop {
-        let round = end_sessions(other, &own, everybody).await?;
-        // Only once the setting waits for its lock, a session that comes later cannot commit.
-        quiet_rounds = if round.living == 0 && round.own_waits { quiet_rounds + 1 } else { 0 };
-        if commits_wait && !released && quiet_rounds >= 2 {
-            semi_sync::let_go(other).await?;
-            released = true;
+    let mut released = false;
+    let closed = make_way(closing, setter, other, commits_wait.then_some(&mut released)).await;
+    if closed.is_err() {
+        if released {
+            semi_sync::hold_again(other).await?;
         }
-        if let Ok(closed) = tokio::time::timeout(ROUND, &mut closing).await {
-            break closed;
-        }
-        if other.left() < ROUND * 3 {
-            break Err(StepError::Retry(obstacle(&round)));
-        }
-    };
-    if released && closed.is_err() {
-        semi_sync::hold_again(other).await?;
+        // What is still pending would hold up all writes, and take effect at any time.
+        other.try_change(&other.dialect.kill(setter)).await?;
     }
     closed
+}
+
+/// Ends what stands in the way of the pending setting, round by round, until it is there.
+///
+/// `released` becomes true when commits that wait are let go; absent where none can wait.
+async fn make_way(
+    mut closing: impl Future<Output = Result<(), StepError>> + Unpin,
+    setter: u64,
+    other: &mut Session,
+    mut released: Option<&mut bool>,
+) -> Result<(), StepError> {
+    let own = [setter, other.id()];
+    let mut quiet_rounds = 0;
+    loop {
+        let round = end_sessions(other, &own, |_| true).await?;
+        // Only once the setting waits for its lock, a session that comes later cannot commit.
+        quiet_rounds = if round.living == 0 && round.own_waits { quiet_rounds + 1 } else { 0 };
+        if quiet_rounds >= 2
+            && let Some(released) = released.take()
+        {
+            *released = true;
+            semi_sync::let_go(other).await?;
+        }
+        if let Ok(closed) = tokio::time::timeout(ROUND, &mut closing).await {
+            return closed;
+        }
+        if other.left() < ROUND * 3 {
+            return Err(StepError::Retry(obstacle(&round)));
+        }
+    }
+}
+
+/// Ends what an attempt that was given up, by this watcher or one that died, left pending: it would
+/// hold up all writes, and take effect after somebody opened the server again.
+pub(super) async fn end_earlier_attempts(session: &mut Session) -> Result<(), StepError> {
+    let settings = [false, true].map(|lasting| session.dialect.close(lasting));
+    loop {
+        let rows: Vec<Row> = session.ask("SHOW PROCESSLIST").await?;
+        let own = &session.credentials().monitor.user;
+        let pending = rows.iter().filter(|row| {
+            let user: Option<String> = row.get(1);
+            let text: Option<String> = row.get(7).unwrap_or_default();
+            user.as_ref() == Some(own) && text.is_some_and(|text| settings.contains(&text.as_str()))
+        });
+        let pending: Vec<u64> = pending.filter_map(|row| row.get(0)).collect();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        if session.left() < ROUND * 3 {
+            return Err(StepError::Retry("an earlier attempt does not end".to_owned()));
+        }
+        for id in pending {
+            session.try_run(&session.dialect.kill(id)).await?;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 fn obstacle(round: &Round) -> String {

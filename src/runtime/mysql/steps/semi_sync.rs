@@ -179,11 +179,11 @@ pub(super) async fn let_go(session: &mut Session) -> Result<(), StepError> {
     session.run(&session.dialect.source_waits(false)).await
 }
 
-/// Undoes [`let_go`].
+/// Undoes [`let_go`], also after the permit: commits that nobody holds must not be acknowledged.
 pub(super) async fn hold_again(session: &mut Session) -> Result<(), StepError> {
-    session.run(&session.dialect.source_waits(true)).await?;
+    session.change(&session.dialect.source_waits(true)).await?;
     match session.dialect.waits_without_clients(true) {
-        Some(statement) => session.run(&statement).await,
+        Some(statement) => session.change(&statement).await,
         None => Ok(()),
     }
 }

@@ -229,7 +229,8 @@ impl Session {
         self.access.report(text, done, total);
     }
 
-    /// Runs a statement on a server whose data is being replaced, long after the permit.
+    /// Runs a statement also after the permit: on a server whose data is being replaced, or one that
+    /// takes back what the step itself did.
     pub(super) async fn change(&mut self, statement: &str) -> Result<(), StepError> {
         Ok(self.conn.query_drop(statement).await?)
     }

@@ -1,12 +1,14 @@
 //! A server follows nobody and takes writes.
 
 use super::applier::drain;
+use super::read_only::end_earlier_attempts;
 use super::session::{Session, StepError, position};
 use crate::decision::plan::Facts;
 use crate::decision::report::{Receiver, Writable};
 use crate::runtime::mysql::dialect::Threads;
 
 pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepError> {
+    end_earlier_attempts(session).await?;
     let before = session.status().await?;
     if before.writable == Writable::Open && before.channels.is_empty() {
         return Ok(position(&before));
