@@ -338,6 +338,7 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
         | FindingKind::ReplicaIncomplete
         | FindingKind::ReplicaBroken
         | FindingKind::ReplicaUnreachable
+        | FindingKind::ReplicaDisconnected
         | FindingKind::ReplicaLagging
         | FindingKind::ReplicaDelayed
         | FindingKind::NoCandidate

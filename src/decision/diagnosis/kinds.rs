@@ -85,6 +85,8 @@ kinds! {
     ReplicaAstray = "replica_astray";
     /// A replica neither receives nor applies, or only one of both, without an error.
     ReplicaStopped = "replica_stopped";
+    /// A replica does not get through to the primary, which the watchers reach.
+    ReplicaDisconnected = "replica_disconnected";
     /// A replica cannot be reached.
     ReplicaUnreachable = "replica_unreachable";
     /// A replica is further behind than reads allow.

@@ -64,6 +64,9 @@ pub(super) fn findings(situation: &Situation, replica: &ServerSpec) -> Vec<Findi
         found.push(of(FindingKind::ReplicaAstray, replica, text, Vec::new()));
     } else if let Some(text) = stopped(situation, replica) {
         found.push(of(FindingKind::ReplicaStopped, replica, text, Vec::new()));
+    } else if let Some(text) = status.channel().and_then(|it| disconnected(situation, replica, it))
+    {
+        found.push(of(FindingKind::ReplicaDisconnected, replica, text, Vec::new()));
     }
     let Some(channel) = status.channel() else {
         return found;
@@ -140,6 +143,17 @@ fn stopped(situation: &Situation, replica: &ServerSpec) -> Option<String> {
         }
         (Receiver::Connected | Receiver::Connecting, true) => None,
     }
+}
+
+/// That the network keeps a replica from a primary that answers the watchers.
+///
+/// Only after an attempt to connect failed: one that was just repointed is not missed yet.
+fn disconnected(situation: &Situation, replica: &ServerSpec, channel: &Channel) -> Option<String> {
+    let primary = situation.primary().filter(|primary| primary.address == channel.source)?;
+    situation.status(&primary.name)?;
+    let code = channel.turned_away.filter(|_| channel.receiver == Receiver::Connecting)?;
+    let name = &replica.name;
+    Some(format!("{name} does not get through to {}: error {code}", primary.name))
 }
 
 /// Said before it is needed, but not while servers have not been looked at yet.
