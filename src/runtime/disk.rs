@@ -116,7 +116,6 @@ impl Disk {
     /// Writes a record, as one batch; it counts only after [`Disk::sync`].
     pub fn write_unsynced(&mut self, record: &Record) -> Result<(), DiskError> {
         let mut batch = sled::Batch::default();
-        let mut entries = self.entries.clone();
         if let Some(snapshot) = &record.snapshot {
             let path = snapshot_path(&self.dir, snapshot.index);
             files::write_snapshot(&path, &snapshot.encoded)?;
@@ -124,15 +123,14 @@ impl Disk {
         }
         let covered = record.compact_to.unwrap_or(0);
         let replaced = record.entries.first().map_or(u64::MAX, |(index, _)| *index);
-        entries.retain(|&index, &mut chunks| {
-            let kept = index > covered && index < replaced;
-            if !kept {
-                (0..chunks).for_each(|chunk| batch.remove(entry_key(index, chunk)));
-            }
-            kept
-        });
+        let gone = self.entries.range(..=covered).chain(self.entries.range(replaced..));
+        let gone: BTreeMap<u64, u16> = gone.map(|(index, chunks)| (*index, *chunks)).collect();
+        for (&index, &chunks) in &gone {
+            (0..chunks).for_each(|chunk| batch.remove(entry_key(index, chunk)));
+        }
+        let mut added = Vec::new();
         for (index, encoded) in &record.entries {
-            entries.insert(*index, put_entry(&mut batch, *index, encoded)?);
+            added.push((*index, put_entry(&mut batch, *index, encoded)?));
         }
         if let Some(hard_state) = &record.hard_state {
             batch.insert(HARD_STATE, seal(hard_state));
@@ -142,7 +140,10 @@ impl Disk {
         let dir = self.dir.clone();
         guarded(&dir, || self.db.apply_batch(batch).map_err(|e| sled_error(&dir, e)))?;
         self.number = number;
-        self.entries = entries;
+        for index in gone.keys() {
+            self.entries.remove(index);
+        }
+        self.entries.extend(added);
         if let Some(snapshot) = &record.snapshot {
             self.snapshot = Some(snapshot.index);
         }
