@@ -104,6 +104,63 @@ fn damage_is_named_or_harmless() {
     assert!(named > 20, "only {named} of the damages were noticed");
 }
 
+/// A file system of that size in megabytes, for root; gone with the value.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount(megabytes: u32) -> Option<Small> {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = format!("mount -t tmpfs -o size={megabytes}m small");
+        run(&format!("{mount} {}", dir.path().display())).then_some(Small(dir))
+    }
+
+    fn grow(&self, megabytes: u32) {
+        let grown = format!("mount -o remount,size={megabytes}m {}", self.0.path().display());
+        assert!(run(&grown), "it did not grow");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        run(&format!("umount -l {}", self.0.path().display()));
+    }
+}
+
+fn run(command: &str) -> bool {
+    let mut words = command.split(' ');
+    let started = Command::new(words.next().unwrap()).args(words).stderr(Stdio::null()).status();
+    started.is_ok_and(|status| status.success())
+}
+
+/// A store that finds no room says so, and loses nothing that it acknowledged.
+#[test]
+fn a_full_disk_is_named_and_loses_nothing() {
+    let Some(small) = Small::mount(6) else {
+        eprintln!("passed over: mounting takes root");
+        return;
+    };
+    let dir = small.0.path().join("store");
+    let (mut disk, _) = open(&dir).unwrap();
+    let mut acknowledged = 0;
+    let full = loop {
+        let next = acknowledged + 1;
+        match disk.write(&record(next)) {
+            Ok(()) => acknowledged = next,
+            Err(error) => break error,
+        }
+        assert!(next < 100_000, "it never filled");
+    };
+    assert!(acknowledged > 10, "only {acknowledged}: {full}");
+    let said = full.to_string();
+    assert!(said.contains(&dir.display().to_string()), "it names no place: {said}");
+    drop(disk);
+    small.grow(64);
+    let (mut disk, stored) = open(&dir).unwrap();
+    let kept = stored.entries.iter().map(|(index, _)| *index).max().unwrap_or(0);
+    assert!(kept >= acknowledged, "{acknowledged} were acknowledged, {kept} are there");
+    disk.write(&record(kept + 1)).unwrap();
+}
+
 #[test]
 fn the_thread_acknowledges_in_order() {
     let dir = tempfile::tempdir().unwrap();
