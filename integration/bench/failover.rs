@@ -26,8 +26,9 @@ pub const WRITES_AGAIN: Duration = Duration::from_secs(60);
 /// How long a cluster may take to mend itself after an event; an emptied server fetches everything that
 /// was ever written.
 const MEND: Duration = Duration::from_secs(300);
-/// How long a former primary may take to follow again before it is taken for divergent.
-const REJOIN: Duration = Duration::from_secs(8);
+/// How long a former primary may take to follow again, with a copy of another's data if its history
+/// forked; later it is emptied, as Regent replaces data only so often an hour.
+const REJOIN: Duration = Duration::from_secs(25);
 
 /// What one run showed.
 #[derive(Clone, Debug, Serialize)]
@@ -50,7 +51,7 @@ pub struct Run {
     pub lost: u64,
     /// How long each step took.
     pub steps: Vec<(String, u64)>,
-    /// Whether the former primary came back with transactions that nobody else has.
+    /// Whether the former primary came back with transactions that nobody else has, and got new data.
     pub diverged: bool,
     /// What was wrong with the end state; empty when one server takes writes and the rest follow it.
     pub problems: Vec<String>,
@@ -213,6 +214,10 @@ impl Campaign<'_> {
             problems,
         };
         self.bring_back(event, &former, &mut run).await?;
+        let rejoined = |event: &EventView| {
+            event.kind == "procedure_opened" && event.text.starts_with("rejoin")
+        };
+        run.diverged |= self.stage.events(last_event).await?.iter().any(rejoined);
         if checks::caught_up(&self.stage.cluster, &reports, MEND).await.is_err() {
             run.problems.push(format!("not every server holds every row after {MEND:?}"));
         }
