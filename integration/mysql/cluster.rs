@@ -11,7 +11,7 @@ use regent::demo::ports::free_ports;
 use regent::demo::servers::accounts::{MONITOR, REPLICATION};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet};
 use regent::runtime::mysql::probe::Prober;
-use regent::runtime::steps::{Access, Exports, Link, Programs, perform};
+use regent::runtime::steps::{Access, Exports, Link, Programs, Renewal, perform};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -126,6 +126,7 @@ impl Cluster {
             timing: Timing::default(),
             clock: self.clock,
             clients_cut: false,
+            renewal: Renewal::default(),
             link: self.links[at].clone(),
             exports: Exports { watcher: "w1".into(), directory: self.place.path().join("exports") },
             programs: Programs(vec![self.programs.clone()]),

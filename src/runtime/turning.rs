@@ -188,7 +188,12 @@ impl Turning {
             Input::PeerMessage { .. } => self.metrics.received(),
             _ => {}
         }
-        for output in self.watcher.handle(self.clock.now(), input)? {
+        let outputs = self.watcher.handle(self.clock.now(), input)?;
+        let raft = self.watcher.consensus();
+        if let Some(until) = raft.surely_leads_until() {
+            self.orders.leads(raft.term(), until);
+        }
+        for output in outputs {
             self.carry_out(output).await?;
         }
         Ok(())

@@ -112,7 +112,8 @@ impl Prober {
             }
         }
         match self.connect(limit / 2).await {
-            Ok(conn) => self.first_look(conn, limit / 2).await,
+            // Over a slow line the handshake was finished by an earlier probe, so most of the limit is left.
+            Ok(conn) => self.first_look(conn, limit).await,
             // It answered at once, so most of the limit is left.
             Err(ConnectError::TooManyConnections) => self.look_in(limit / 2).await,
             Err(error) => sight_of(error),
@@ -127,7 +128,8 @@ impl Prober {
             return full;
         };
         match connect::connect(&door, &self.account, limit / 2).await {
-            Ok(conn) => self.first_look(conn, limit / 2).await,
+            // Over a slow line the handshake was finished by an earlier probe, so most of the limit is left.
+            Ok(conn) => self.first_look(conn, limit).await,
             Err(_) => full,
         }
     }

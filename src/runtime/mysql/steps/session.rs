@@ -93,9 +93,9 @@ impl Session {
         let _ = tokio::time::timeout(Duration::from_millis(50), self.conn.disconnect()).await;
     }
 
-    /// Must be asked before the first changing statement.
+    /// Must be asked before every changing statement.
     pub(super) fn permitted(&self) -> Result<(), StepError> {
-        if self.access.clock.now().moment > self.permit {
+        if self.access.clock.now().moment > self.access.renewal.extend(self.permit) {
             return Err(StepError::Retry("permit ran out".to_owned()));
         }
         Ok(())
