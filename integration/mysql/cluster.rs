@@ -10,6 +10,7 @@ use regent::decision::topology::{Endpoint, Epoch, ServerName, ServerSpec, Timing
 use regent::demo::ports::free_ports;
 use regent::demo::servers::accounts::{MONITOR, REPLICATION};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet};
+use regent::runtime::mysql::distance::Distance;
 use regent::runtime::mysql::probe::Prober;
 use regent::runtime::steps::{Access, Exports, Link, Programs, Renewal, perform};
 use std::path::PathBuf;
@@ -126,6 +127,7 @@ impl Cluster {
             timing: Timing::default(),
             clock: self.clock,
             clients_cut: false,
+            distance: Distance::default(),
             renewal: Renewal::default(),
             link: self.links[at].clone(),
             exports: Exports { watcher: "w1".into(), directory: self.place.path().join("exports") },

@@ -1,6 +1,8 @@
 //! Carries out ordered steps, one at a time on each server, and reports how they ended.
 
 use super::metrics::Metrics;
+use super::mysql::distance::Distance;
+use super::probes::Probes;
 use super::steps::{Access, Exports, Leadership, Link, Programs, Renewal, perform};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
@@ -50,6 +52,7 @@ impl Orders {
                     timing: config.timing,
                     clock,
                     clients_cut: false,
+                    distance: Distance::default(),
                     renewal: Renewal::default(),
                     link: Link::default(),
                     exports: exports.clone(),
@@ -66,6 +69,15 @@ impl Orders {
             inbox: inbox.clone(),
             stop: stop.clone(),
         }
+    }
+
+    /// Limits steps by how far away their servers are, as probes find out.
+    #[must_use]
+    pub fn measured_by(mut self, probes: &Probes) -> Orders {
+        for (key, (access, _)) in &mut self.servers {
+            access.distance = probes.distance(key);
+        }
+        self
     }
 
     /// A quorum confirmed that this watcher leads in `term` until then.

@@ -1,6 +1,7 @@
 //! Carrying out steps: each brings about one state on one server and reads it back.
 
 use super::fence;
+use super::mysql::distance::Distance;
 use crate::clock::{Clock, Moment};
 use crate::config::Credentials;
 use crate::decision::plan::{Outcome, Progress, Step};
@@ -23,6 +24,8 @@ pub struct Access {
     pub clock: Clock,
     /// Whether the sessions that proxies led to it before this epoch have ended on the clients' side.
     pub clients_cut: bool,
+    /// How far away the server is.
+    pub distance: Distance,
     /// For how much longer its watcher leads since the order was given.
     pub renewal: Renewal,
     /// The last step's connection, while it is fresh; clones share it.
@@ -119,12 +122,16 @@ impl Programs {
 #[derive(Clone, Debug, Default)]
 pub struct Link(pub(in crate::runtime) super::mysql::steps::Kept);
 
-/// Brings about a step's state; ends within the step's limit.
+/// What a step may take beside its limit, which is made for servers within a data center: connecting
+/// twice is up to 14 round trips, what it does as many.
+const ROUND_TRIPS: u32 = 30;
+
+/// Brings about a step's state; ends within the step's limit, to which the line adds.
 ///
 /// After `permit`, and what renews it, no changing statement is sent any more: somebody else may lead
 /// by then.
 pub async fn perform(step: &Step, epoch: Epoch, access: &Access, permit: Moment) -> Outcome {
-    let limit = step.limit();
+    let limit = step.limit() + access.distance.trips(ROUND_TRIPS);
     let deadline = access.clock.now().moment + limit;
     let work = async {
         match (step, &access.server.fence) {

@@ -118,6 +118,7 @@ impl Turning {
         let peers = Peers::start(&own, &config.watchers, sender.clone(), stop.clone()).await?;
         let probes = Probes::start(&config, clock, &metrics, &sender, &stop);
         let orders = Orders::new(&config, &exports, clock, &metrics, &sender, &stop);
+        let orders = orders.measured_by(&probes);
         let canaries = Canaries::new(&config, &own, clock, &sender);
         let apis: BTreeMap<WatcherName, Endpoint> =
             config.watchers.iter().map(|spec| (spec.id.clone(), spec.api.clone())).collect();
