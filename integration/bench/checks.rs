@@ -17,6 +17,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    pub fn of(reports: Vec<WriterReport>) -> Ledger {
+        Ledger { reports }
+    }
+
     pub fn add(&mut self, reports: Vec<WriterReport>) {
         self.reports.extend(reports);
     }
@@ -88,11 +92,7 @@ pub async fn after(
     if primary == former {
         problems.push(format!("{former} still takes writes"));
     }
-    let mut lost = 0;
-    for report in reports {
-        let address = named(&stage.cluster, primary)?.address();
-        lost += report.missing_rows(address).await?.len() as u64;
-    }
+    let lost = lost(stage, primary, reports).await?;
     let rest = stage.cluster.servers.iter().filter(|server| {
         server.name() != primary && (event == Event::Switchover || server.name() != former)
     });
@@ -100,6 +100,16 @@ pub async fn after(
         problems.extend(strayed(server, named(&stage.cluster, primary)?).await);
     }
     Ok((lost, problems))
+}
+
+/// The number of acknowledged rows that a server lacks.
+pub async fn lost(stage: &Stage, server: &str, reports: &[WriterReport]) -> Result<u64> {
+    let mut lost = 0;
+    for report in reports {
+        let address = named(&stage.cluster, server)?.address();
+        lost += report.missing_rows(address).await?.len() as u64;
+    }
+    Ok(lost)
 }
 
 /// Looks at the cluster when all of it runs.

@@ -9,6 +9,7 @@ use regent::api::types::EventView;
 use regent::clock::{Clock, WallTime};
 use regent::demo::lab::Lab;
 use regent::demo::servers::DatabaseFlavor;
+use regent::demo::sites::Sites;
 use regent::demo::writer::{Writer, WriterOptions, WriterReport};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ pub const WINDOW: Duration = Duration::from_secs(2);
 pub const WRITES_AGAIN: Duration = Duration::from_secs(60);
 /// How long a cluster may take to mend itself after an event; an emptied server fetches everything that
 /// was ever written.
-const MEND: Duration = Duration::from_secs(300);
+pub const MEND: Duration = Duration::from_secs(300);
 /// How long a former primary may take to follow again, with a copy of another's data if its history
 /// forked; later it is emptied, as Regent replaces data only so often an hour.
 const REJOIN: Duration = Duration::from_secs(25);
@@ -162,7 +163,9 @@ impl Campaign<'_> {
         self.bring_together(event).await?;
         let last_event = self.stage.last_event().await?;
         let former = self.stage.primary().await?;
-        let mut shops = self.open_shops();
+        let sites = self.stage.cluster.sites();
+        let mut shops = Shops::open(sites, self.lab.as_deref(), self.next_client);
+        self.next_client += CLIENTS;
         shops.write_on().await.context("nothing could be written before the event")?;
         sleep(WARM_UP).await;
         shops.mark();
@@ -256,22 +259,6 @@ impl Campaign<'_> {
         Ok(())
     }
 
-    /// Clients beside each proxy, eight in all.
-    fn open_shops(&mut self) -> Shops {
-        let proxies = &self.stage.cluster.sites().proxies;
-        let clients = CLIENTS / proxies.len().max(1) as u32;
-        let mut shops = Vec::new();
-        for site in proxies {
-            let first_client = self.next_client;
-            self.next_client += clients;
-            let options = WriterOptions { clients, first_client, ..WriterOptions::default() };
-            let there = self.lab.as_ref().and_then(|lab| lab.shop_beside(site.name));
-            let _inside = there.map(tokio::runtime::Handle::enter);
-            shops.push((site.data_center, Writer::start(site.address(0), options)));
-        }
-        Shops(shops)
-    }
-
     /// Makes the cluster whole again: the former primary comes back, empty when it holds transactions
     /// that nobody else has.
     async fn bring_back(&mut self, event: Event, former: &str, run: &mut Run) -> Result<()> {
@@ -313,6 +300,25 @@ impl Campaign<'_> {
 pub struct Shops(pub Vec<(&'static str, Writer)>);
 
 impl Shops {
+    /// Clients beside each proxy, eight in all, numbered from `first_client`.
+    pub fn open(sites: &Sites, lab: Option<&Lab>, mut first_client: u32) -> Shops {
+        let clients = CLIENTS / sites.proxies.len().max(1) as u32;
+        let mut shops = Vec::new();
+        for site in &sites.proxies {
+            let options = WriterOptions { clients, first_client, ..WriterOptions::default() };
+            first_client += clients;
+            let there = lab.and_then(|lab| lab.shop_beside(site.name));
+            let _inside = there.map(tokio::runtime::Handle::enter);
+            shops.push((site.data_center, Writer::start(site.address(0), options)));
+        }
+        Shops(shops)
+    }
+
+    /// How many rows were acknowledged so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.0.iter().map(|(_, writer)| writer.acknowledged()).sum()
+    }
+
     pub fn mark(&self) {
         for (_, writer) in &self.0 {
             writer.mark();

@@ -1,5 +1,6 @@
 //! Measures Regent on real servers, as the clients of its proxy see it: `scripts/bench`.
 
+mod calm;
 mod checks;
 mod events;
 mod failover;
@@ -10,11 +11,13 @@ mod report;
 mod router;
 mod stage;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use events::Event;
 use regent::demo::lab::{Lab, inside};
 use regent::demo::servers::DatabaseFlavor;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(Debug, Parser)]
 #[command(name = "scripts/bench", about = "Measures Regent on real servers on this machine")]
@@ -32,6 +35,8 @@ enum What {
     Failover(Failover),
     /// Let a healthy cluster be, and see what watchers and proxy use
     Idle(Idle),
+    /// Let nothing fail and everything be unpleasant, in three data centers, and see whether anybody is replaced
+    Calm(Calm),
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +74,29 @@ struct Idle {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct Calm {
+    /// How long, for each flavour
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    minutes: u64,
+    /// How long each packet between data centers takes
+    #[arg(long, default_value_t = 60, value_name = "MS")]
+    delay: u64,
+    /// Which database
+    #[arg(long, value_enum, default_value_t = Flavors::Both)]
+    flavor: Flavors,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Calm {
+    /// How long it lasts, and how long packets take.
+    fn spans(&self) -> (Duration, Duration) {
+        (Duration::from_secs(60 * self.minutes), Duration::from_millis(self.delay))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Flavors {
     Mysql,
@@ -103,15 +131,20 @@ impl Failover {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match &cli.what {
-        What::Failover(order) if order.needs_lab() => {
+    let needs_lab = match &cli.what {
+        What::Failover(order) => order.needs_lab(),
+        What::Idle(_) => false,
+        What::Calm(_) => true,
+    };
+    match needs_lab {
+        true => {
             let ended = Lab::set_up().map_err(anyhow::Error::from).and_then(|mut lab| {
                 let desk = lab.desk().to_owned();
                 Ok(inside(&desk, |runtime| runtime.block_on(run(&cli, Some(&mut lab))))?)
             });
             ended.unwrap_or_else(|error| failed(&error))
         }
-        _ => match tokio::runtime::Runtime::new() {
+        false => match tokio::runtime::Runtime::new() {
             Ok(runtime) => runtime.block_on(run(&cli, None)),
             Err(error) => failed(&error.into()),
         },
@@ -139,6 +172,11 @@ async fn run(cli: &Cli, mut lab: Option<&mut Lab>) -> ExitCode {
             What::Idle(order) => {
                 let seen = idle::measure(&order.flavor.list(), order.seconds).await;
                 report::idle(&seen?, order.json)
+            }
+            What::Calm(order) => {
+                let lab = lab.as_deref_mut().context("it takes a lab")?;
+                let seen = calm::measure(&order.flavor.list(), order.spans(), lab).await;
+                report::calm(&seen?, order.json)
             }
         }
     };

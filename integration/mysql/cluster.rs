@@ -11,8 +11,9 @@ use regent::demo::ports::free_ports;
 use regent::demo::servers::accounts::{MONITOR, REPLICATION};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet};
 use regent::runtime::mysql::connect::connect;
+use regent::runtime::mysql::distance::Distance;
 use regent::runtime::mysql::probe::Prober;
-use regent::runtime::steps::{Access, Exports, Link, Programs, perform};
+use regent::runtime::steps::{Access, Exports, Link, Programs, Renewal, perform};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -127,6 +128,8 @@ impl Cluster {
             timing: Timing::default(),
             clock: self.clock,
             clients_cut: false,
+            distance: Distance::default(),
+            renewal: Renewal::default(),
             link: self.links[at].clone(),
             exports: Exports { watcher: "w1".into(), directory: self.place.path().join("exports") },
             programs: Programs(vec![self.programs.clone()]),
@@ -197,7 +200,9 @@ impl Cluster {
     /// A session of the account that watchers use.
     pub async fn monitor(&self, at: usize) -> mysql_async::Conn {
         let account = credentials().monitor;
-        connect(&self.address(at), &account, Duration::from_secs(5)).await.unwrap()
+        connect(&self.address(at), &account, Duration::from_secs(5), &Distance::default())
+            .await
+            .unwrap()
     }
 
     /// Keeps a session open that has begun a transaction.

@@ -1,8 +1,10 @@
 //! Carries out ordered steps, one at a time on each server, and reports how they ended.
 
 use super::metrics::Metrics;
-use super::steps::{Access, Exports, Link, Programs, perform};
-use crate::clock::Clock;
+use super::mysql::distance::Distance;
+use super::probes::Probes;
+use super::steps::{Access, Exports, Leadership, Link, Programs, Renewal, perform};
+use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::decision::plan::{Outcome, Progress};
 use crate::decision::topology::ServerKey;
@@ -21,6 +23,7 @@ const SHOWN_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Orders {
     servers: BTreeMap<ServerKey, (Access, Arc<Mutex<()>>)>,
+    leadership: Leadership,
     metrics: Metrics,
     inbox: mpsc::Sender<Input>,
     stop: CancellationToken,
@@ -49,6 +52,8 @@ impl Orders {
                     timing: config.timing,
                     clock,
                     clients_cut: false,
+                    distance: Distance::default(),
+                    renewal: Renewal::default(),
                     link: Link::default(),
                     exports: exports.clone(),
                     programs: programs.clone(),
@@ -57,7 +62,27 @@ impl Orders {
                 servers.insert(key, (access, Arc::default()));
             }
         }
-        Orders { servers, metrics: metrics.clone(), inbox: inbox.clone(), stop: stop.clone() }
+        Orders {
+            servers,
+            leadership: Leadership::unknown(),
+            metrics: metrics.clone(),
+            inbox: inbox.clone(),
+            stop: stop.clone(),
+        }
+    }
+
+    /// Limits steps by how far away their servers are, as probes find out.
+    #[must_use]
+    pub fn measured_by(mut self, probes: &Probes) -> Orders {
+        for (key, (access, _)) in &mut self.servers {
+            access.distance = probes.distance(key);
+        }
+        self
+    }
+
+    /// A quorum confirmed that this watcher leads in `term` until then.
+    pub fn leads(&self, term: u64, until: Moment) {
+        self.leadership.confirmed(term, until);
     }
 
     /// Carries out an order in a task of its own.
@@ -66,11 +91,13 @@ impl Orders {
         let key = ServerKey { cluster: order.id.cluster.clone(), server };
         let (inbox, metrics, stop) = (self.inbox.clone(), self.metrics.clone(), self.stop.clone());
         let found = self.servers.get(&key).cloned();
+        let renewal = self.leadership.renewal();
         tokio::spawn(async move {
             let outcome = match found {
                 Some((mut access, turn)) => {
                     let (progress, shown) = watch::channel(Progress::default());
                     access.progress = Some(progress);
+                    access.renewal = renewal;
                     tokio::spawn(show(order.id.clone(), shown, inbox.clone()));
                     let work = attempt(&order, access, turn, &metrics);
                     stop.run_until_cancelled(work).await

@@ -1,6 +1,7 @@
 //! One task for each server, which probes it when told to and reports to the watcher.
 
 use super::metrics::Metrics;
+use super::mysql::distance::Distance;
 use super::mysql::probe::Prober;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct Probes {
     bells: BTreeMap<ServerKey, mpsc::Sender<()>>,
+    distances: BTreeMap<ServerKey, Distance>,
 }
 
 impl Probes {
@@ -26,7 +28,7 @@ impl Probes {
         inbox: &mpsc::Sender<Input>,
         stop: &CancellationToken,
     ) -> Probes {
-        let mut bells = BTreeMap::new();
+        let (mut bells, mut distances) = (BTreeMap::new(), BTreeMap::new());
         for cluster in &config.clusters {
             for server in &cluster.spec.servers {
                 let key =
@@ -34,9 +36,12 @@ impl Probes {
                 let account = cluster.credentials.monitor.clone();
                 let server = server.clone();
                 let timing = config.timing;
+                let distance = Distance::default();
+                distances.insert(key.clone(), distance.clone());
+                let make = move || Prober::new(&server, account.clone(), timing);
                 let post = Post {
                     key: key.clone(),
-                    make: Box::new(move || Prober::new(&server, account.clone(), timing)),
+                    make: Box::new(move || make().measuring(distance.clone())),
                     clock,
                     metrics: metrics.clone(),
                     inbox: inbox.clone(),
@@ -47,7 +52,12 @@ impl Probes {
                 bells.insert(key, bell);
             }
         }
-        Probes { bells }
+        Probes { bells, distances }
+    }
+
+    /// How far away a server is, as its probes find out.
+    pub fn distance(&self, server: &ServerKey) -> Distance {
+        self.distances.get(server).cloned().unwrap_or_default()
     }
 
     /// Asks for a probe; while one is under way the call is dropped, its result being on its way.

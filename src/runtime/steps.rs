@@ -1,6 +1,7 @@
 //! Carrying out steps: each brings about one state on one server and reads it back.
 
 use super::fence;
+use super::mysql::distance::Distance;
 use crate::clock::{Clock, Moment};
 use crate::config::Credentials;
 use crate::decision::plan::{Outcome, Progress, Step};
@@ -23,6 +24,10 @@ pub struct Access {
     pub clock: Clock,
     /// Whether the sessions that proxies led to it before this epoch have ended on the clients' side.
     pub clients_cut: bool,
+    /// How far away the server is.
+    pub distance: Distance,
+    /// For how much longer its watcher leads since the order was given.
+    pub renewal: Renewal,
     /// The last step's connection, while it is fresh; clones share it.
     pub link: Link,
     /// Where files for people go.
@@ -39,6 +44,47 @@ impl Access {
         if let Some(progress) = &self.progress {
             progress.send_replace(Progress { text, done, total });
         }
+    }
+}
+
+/// Until when a watcher surely leads, and in which term, as it finds that out.
+#[derive(Debug)]
+pub struct Leadership(watch::Sender<(u64, Moment)>);
+
+impl Leadership {
+    /// Nothing is known yet.
+    pub fn unknown() -> Leadership {
+        Leadership(watch::Sender::new((0, Moment::ZERO)))
+    }
+
+    /// A quorum confirmed that it leads.
+    pub fn confirmed(&self, term: u64, until: Moment) {
+        self.0.send_if_modified(|known| {
+            let news = *known != (term, until);
+            *known = (term, until);
+            news
+        });
+    }
+
+    /// Extends the permits of orders given now for as long as the same term lasts.
+    pub fn renewal(&self) -> Renewal {
+        Renewal(Some((self.0.borrow().0, self.0.subscribe())))
+    }
+}
+
+/// What extends an order's permit: many round trips over a slow line take longer than a permit, and
+/// nobody else can lead meanwhile.
+#[derive(Clone, Debug, Default)]
+pub struct Renewal(Option<(u64, watch::Receiver<(u64, Moment)>)>);
+
+impl Renewal {
+    /// When the permit ends by now.
+    pub fn extend(&self, permit: Moment) -> Moment {
+        let Some((term, leadership)) = &self.0 else {
+            return permit;
+        };
+        let (present, until) = *leadership.borrow();
+        if present == *term { permit.max(until) } else { permit }
     }
 }
 
@@ -76,11 +122,16 @@ impl Programs {
 #[derive(Clone, Debug, Default)]
 pub struct Link(pub(in crate::runtime) super::mysql::steps::Kept);
 
-/// Brings about a step's state; ends within the step's limit.
+/// What a step may take beside its limit, which is made for servers within a data center: connecting
+/// twice is up to 14 round trips, what it does as many.
+const ROUND_TRIPS: u32 = 30;
+
+/// Brings about a step's state; ends within the step's limit, to which the line adds.
 ///
-/// After `permit` no first changing statement is sent any more: somebody else may lead by then.
+/// After `permit`, and what renews it, no changing statement is sent any more: somebody else may lead
+/// by then.
 pub async fn perform(step: &Step, epoch: Epoch, access: &Access, permit: Moment) -> Outcome {
-    let limit = step.limit();
+    let limit = step.limit() + access.distance.trips(ROUND_TRIPS);
     let deadline = access.clock.now().moment + limit;
     let work = async {
         match (step, &access.server.fence) {
@@ -110,4 +161,23 @@ fn told(epoch: Epoch, access: &Access) -> [(&'static str, String); 5] {
         ("REGENT_DATA_CENTER", server.data_center.to_string()),
         ("REGENT_EPOCH", epoch.to_string()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Leadership, Renewal};
+    use crate::clock::Moment;
+
+    #[test]
+    fn permits_last_as_long_as_their_term() {
+        let leadership = Leadership::unknown();
+        leadership.confirmed(4, Moment(100));
+        let renewal = leadership.renewal();
+        assert_eq!(renewal.extend(Moment(150)), Moment(150));
+        leadership.confirmed(4, Moment(300));
+        assert_eq!(renewal.extend(Moment(150)), Moment(300));
+        leadership.confirmed(5, Moment(900));
+        assert_eq!(renewal.extend(Moment(150)), Moment(150));
+        assert_eq!(Renewal::default().extend(Moment(150)), Moment(150));
+    }
 }

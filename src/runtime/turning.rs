@@ -118,6 +118,7 @@ impl Turning {
         let peers = Peers::start(&own, &config.watchers, sender.clone(), stop.clone()).await?;
         let probes = Probes::start(&config, clock, &metrics, &sender, &stop);
         let orders = Orders::new(&config, &exports, clock, &metrics, &sender, &stop);
+        let orders = orders.measured_by(&probes);
         let canaries = Canaries::new(&config, &own, clock, &sender);
         let apis: BTreeMap<WatcherName, Endpoint> =
             config.watchers.iter().map(|spec| (spec.id.clone(), spec.api.clone())).collect();
@@ -188,7 +189,12 @@ impl Turning {
             Input::PeerMessage { .. } => self.metrics.received(),
             _ => {}
         }
-        for output in self.watcher.handle(self.clock.now(), input)? {
+        let outputs = self.watcher.handle(self.clock.now(), input)?;
+        let raft = self.watcher.consensus();
+        if let Some(until) = raft.surely_leads_until() {
+            self.orders.leads(raft.term(), until);
+        }
+        for output in outputs {
             self.carry_out(output).await?;
         }
         Ok(())

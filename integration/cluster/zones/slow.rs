@@ -8,12 +8,20 @@ super::in_zones!(
     #[ignore = "scripts/test --all"]
     far_apart,
     #[ignore = "scripts/test --all"]
+    very_far_apart,
+    #[ignore = "scripts/test --all"]
     lossy,
 );
 
 /// 60 ms there and back.
 async fn far_apart(stage: &mut Stage) -> Outcome {
     stage.lab().slow_down(Duration::from_millis(30), 0.0)?;
+    calm_then_lost(stage).await
+}
+
+/// 160 ms there and back.
+async fn very_far_apart(stage: &mut Stage) -> Outcome {
+    stage.lab().slow_down(Duration::from_millis(80), 0.0)?;
     calm_then_lost(stage).await
 }
 

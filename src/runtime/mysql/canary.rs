@@ -6,6 +6,7 @@
 
 use super::connect::{ConnectError, connect};
 use super::dialect::{Dialect, quoted};
+use super::distance::Distance;
 use super::status;
 use crate::config::Account;
 use crate::decision::report::StorageFault;
@@ -96,7 +97,7 @@ impl Drop for Canary {
 async fn open(server: &ServerSpec, account: &Account) -> Result<Conn, ConnectError> {
     let connecting = |address: &Endpoint| {
         let address = address.clone();
-        async move { connect(&address, account, CONNECT_LIMIT).await }
+        async move { connect(&address, account, CONNECT_LIMIT, &Distance::default()).await }
     };
     match (connecting(&server.address).await, &server.admin_address) {
         (Err(ConnectError::TooManyConnections), Some(door)) => connecting(door).await,

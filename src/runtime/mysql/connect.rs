@@ -2,6 +2,7 @@
 //!
 //! Only error numbers and kinds of IO errors are read, never error text.
 
+use super::distance::Distance;
 use crate::config::Account;
 use crate::decision::topology::Endpoint;
 use futures_util::future::BoxFuture;
@@ -49,18 +50,25 @@ pub enum ConnectError {
     Strange(String),
 }
 
-/// A handshake under way; it may be awaited again after a limit has passed.
-pub(super) type Handshake = BoxFuture<'static, Result<Conn, Error>>;
+/// A connection being made, with what is asked on it at once; it may be awaited again after a limit
+/// has passed.
+pub(super) type Attempt<T> = BoxFuture<'static, Result<T, ConnectError>>;
 
-/// Connects as `account`; everything, name resolution included, takes at most `limit`.
+/// Round trips that a handshake takes at the most: the connection itself, the greeting, and up to three
+/// for the password.
+const HANDSHAKE: u32 = 8;
+
+/// Connects as `account` within `limit`, and a handshake's round trips as far as they are known; name
+/// resolution may take half of the limit beside.
 pub async fn connect(
     address: &Endpoint,
     account: &Account,
     limit: Duration,
+    distance: &Distance,
 ) -> Result<Conn, ConnectError> {
     let ips = resolve(address, limit / 2).await?;
-    let mut shaking = handshake(address, &ips, account);
-    finish(&mut shaking, address, &ips, limit / 2).await
+    let shaking = handshake(options(address, &ips, account));
+    finish_within(shaking, address, &ips, (limit, distance)).await
 }
 
 /// As [`connect`], taking packets of any size: an event of a binary log holds whole rows.
@@ -70,46 +78,73 @@ pub(super) async fn connect_for_bulk(
     limit: Duration,
 ) -> Result<Conn, ConnectError> {
     let ips = resolve(address, limit / 2).await?;
-    let options = options(address, &ips, account);
-    let options = OptsBuilder::from_opts(options).max_allowed_packet(Some(LARGEST_PACKET));
-    let mut shaking: Handshake = Box::pin(Conn::new(options));
-    finish(&mut shaking, address, &ips, limit / 2).await
+    let options = OptsBuilder::from_opts(options(address, &ips, account));
+    let shaking = handshake(options.max_allowed_packet(Some(LARGEST_PACKET)).into());
+    finish_within(shaking, address, &ips, (limit, &Distance::default())).await
 }
 
-/// Starts to connect; nothing happens before it is polled.
-pub(super) fn handshake(address: &Endpoint, ips: &[IpAddr], account: &Account) -> Handshake {
-    Box::pin(Conn::new(options(address, ips, account)))
+async fn finish_within(
+    mut shaking: Attempt<Conn>,
+    address: &Endpoint,
+    ips: &[IpAddr],
+    (limit, distance): (Duration, &Distance),
+) -> Result<Conn, ConnectError> {
+    let limit = patience(limit, distance);
+    finish(&mut shaking, address, ips, limit, distance).await
 }
 
-/// Waits for a handshake to end.
+/// How much of a limit a server that lives needs to finish a handshake, all of it where nothing is
+/// known of the line; over a long one it may be more than the limit.
+pub(super) fn patience(limit: Duration, distance: &Distance) -> Duration {
+    distance.round_trip().map_or(limit, |one| limit / 2 + one * HANDSHAKE)
+}
+
+/// Starts to connect as `account`; nothing happens before it is polled.
+pub(super) fn begin(address: &Endpoint, ips: &[IpAddr], account: &Account) -> Attempt<Conn> {
+    handshake(options(address, ips, account))
+}
+
+fn handshake(options: Opts) -> Attempt<Conn> {
+    Box::pin(async move { Conn::new(options).await.map_err(|error| classify(&error)) })
+}
+
+/// Waits for an attempt to end.
 ///
 /// When half of the limit has passed, a bare TCP connection is tried beside it: where that is
 /// accepted, the host lives and its server is the one that does not answer.
-pub(super) async fn finish(
-    shaking: &mut Handshake,
+pub(super) async fn finish<T>(
+    attempt: &mut Attempt<T>,
     address: &Endpoint,
     ips: &[IpAddr],
     limit: Duration,
-) -> Result<Conn, ConnectError> {
-    if let Ok(ended) = tokio::time::timeout(limit / 2, &mut *shaking).await {
-        return ended.map_err(|error| classify(&error));
+    distance: &Distance,
+) -> Result<T, ConnectError> {
+    if let Ok(ended) = tokio::time::timeout(limit / 2, &mut *attempt).await {
+        return ended;
     }
-    let accepted = knock(address, ips, limit / 4);
+    let knocking = knock(address, ips, knocking(limit / 2, distance));
+    let mut lives = false;
     let both = async {
         tokio::select! {
             biased;
-            ended = &mut *shaking => ended.map_err(|error| classify(&error)),
-            verdict = accepted => Err(verdict),
+            ended = &mut *attempt => return ended,
+            verdict = knocking => match verdict {
+                ConnectError::Hung => lives = true,
+                verdict => return Err(verdict),
+            }
         }
-    };
-    match both.await {
         // The rest of the limit is the server's to answer in.
-        Err(ConnectError::Hung) => match tokio::time::timeout(limit / 4, shaking).await {
-            Ok(ended) => ended.map_err(|error| classify(&error)),
-            Err(_) => Err(ConnectError::Hung),
-        },
-        ended => ended,
-    }
+        attempt.await
+    };
+    let ended = tokio::time::timeout(limit / 2, both).await;
+    let silent = if lives { ConnectError::Hung } else { ConnectError::Unreachable };
+    ended.unwrap_or(Err(silent))
+}
+
+/// For how much of the time left a host may leave a bare TCP connection open: half of it, and all when
+/// it is too far away for that, or perhaps too far.
+pub(super) fn knocking(left: Duration, distance: &Distance) -> Duration {
+    distance.round_trip().map_or(left, |one| (left / 2).max(one * 2).min(left))
 }
 
 /// What a silent server's host says to a bare TCP connection.

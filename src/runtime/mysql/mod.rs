@@ -3,6 +3,7 @@
 pub mod canary;
 pub mod connect;
 pub mod dialect;
+pub mod distance;
 pub mod probe;
 pub mod status;
 pub mod steps;

@@ -2,7 +2,7 @@
 
 mod rows;
 
-use super::dialect::{Dialect, LEARN};
+use super::dialect::{Dialect, LEARN, PLAIN_MODE};
 use crate::decision::gtid::Gtids;
 use crate::decision::report::{
     Channel, Receiver, ReplicationError, SemiSync, Settings, Status, Writable,
@@ -29,10 +29,19 @@ pub enum StatusError {
 
 /// Learns which words the server at the other end understands; one round trip.
 pub async fn learn(conn: &mut Conn) -> Result<Dialect, StatusError> {
-    let mut results = conn.query_iter(LEARN).await?;
+    learn_with(conn, LEARN.to_owned()).await
+}
+
+/// As [`learn`], and gives what follows on the connection one meaning on every server.
+pub(super) async fn learn_plainly(conn: &mut Conn) -> Result<Dialect, StatusError> {
+    learn_with(conn, format!("{LEARN}; {PLAIN_MODE}")).await
+}
+
+async fn learn_with(conn: &mut Conn, statements: String) -> Result<Dialect, StatusError> {
+    let mut results = conn.query_iter(statements).await?;
     let version: Vec<String> = results.collect().await?;
     let plugins: Vec<String> = results.collect().await?;
-    drop(results);
+    results.drop_result().await?;
     let version = version.first().ok_or_else(|| strange("no version"))?;
     Ok(Dialect::new(version, &plugins))
 }

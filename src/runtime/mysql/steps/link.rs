@@ -2,6 +2,7 @@
 
 use crate::clock::{Clock, Moment};
 use crate::runtime::mysql::dialect::Dialect;
+use crate::runtime::mysql::distance::Distance;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,9 +27,10 @@ struct Idle {
 
 impl Kept {
     /// The kept connection, if the server still answers on it.
-    pub(super) async fn take(&self) -> Option<(Conn, Dialect)> {
+    pub(super) async fn take(&self, distance: &Distance) -> Option<(Conn, Dialect)> {
         let mut idle = self.slot().take()?;
-        let answered = tokio::time::timeout(SIGN_OF_LIFE, idle.conn.query_drop("DO 0")).await;
+        let limit = SIGN_OF_LIFE + distance.trips(2);
+        let answered = tokio::time::timeout(limit, idle.conn.query_drop("DO 0")).await;
         matches!(answered, Ok(Ok(()))).then_some((idle.conn, idle.dialect))
     }
 

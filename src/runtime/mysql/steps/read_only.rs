@@ -6,7 +6,7 @@ use crate::decision::plan::Facts;
 use crate::decision::report::{Status, Writable};
 use crate::decision::topology::Flavor;
 use mysql_async::Row;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Between two rounds of ending sessions while the server is being closed.
@@ -250,6 +250,7 @@ async fn end_sessions(
 ) -> Result<Round, StepError> {
     let rows: Vec<Row> = session.ask("SHOW PROCESSLIST").await?;
     let mut round = Round::default();
+    let mut living = BTreeMap::new();
     for row in rows {
         let id: u64 = row.get(0).unwrap_or_default();
         let user: String = row.get(1).unwrap_or_default();
@@ -266,16 +267,16 @@ async fn end_sessions(
             round.dying += 1;
             continue;
         }
-        round.living += 1;
-        match session.try_run(&session.dialect.kill(id)).await? {
-            None | Some(GONE) => {}
+        living.insert(id, user);
+    }
+    round.living = living.len();
+    let ids: Vec<u64> = living.keys().copied().collect();
+    for (id, code) in session.end(&ids).await? {
+        match code {
+            GONE => {}
             // The setting stops this one too, unless its commit waits; then it is named.
-            Some(KILL_DENIED) => {
-                round.denied.insert(user);
-            }
-            Some(code) => {
-                return Err(StepError::Failed(format!("error {code} while ending a session")));
-            }
+            KILL_DENIED => round.denied.extend(living.remove(&id)),
+            code => return Err(StepError::Failed(format!("error {code} while ending a session"))),
         }
     }
     Ok(round)

@@ -16,7 +16,7 @@ const PLUGIN_EXISTS: u16 = 1125;
 /// The server takes no writes.
 const CLOSED: u16 = 1290;
 
-/// How long a receiver's new connection may take to come to terms with its source.
+/// How long a receiver's new connection may take to come to terms with its source, within a data center.
 const TERMS: Duration = Duration::from_millis(700);
 
 /// Commits wait for `acks` acknowledgements, or not at all.
@@ -83,14 +83,18 @@ async fn prepare(
     let present: Vec<&str> = present.first().map_or(vec![], |all| all.split(',').collect());
     let persists = session.dialect.persisted().is_some();
     let word = if persists { "PERSIST" } else { "GLOBAL" };
+    let mut orders = Vec::new();
     for (index, (name, value)) in wanted.iter().enumerate() {
         let set = present.get(index).is_some_and(|now| same(now, value));
         let stays = !persists || kept.get(name).is_some_and(|kept| same(kept, value));
         if !set || !stays {
-            session.run(&format!("SET {word} {name} = {}", literal(value))).await?;
+            orders.push(format!("SET {word} {name} = {}", literal(value)));
         }
     }
-    Ok(())
+    match orders.is_empty() {
+        true => Ok(()),
+        false => session.run(&orders.join("; ")).await,
+    }
 }
 
 /// Switches are read as numbers and kept as words.
@@ -128,6 +132,7 @@ pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Fact
             }
         }
     }
+    let began = session.left();
     let running = |name: &str| {
         before.channels.iter().any(|one| one.name == name && one.receiver == Receiver::Connected)
     };
@@ -140,7 +145,9 @@ pub(super) async fn acknowledges(session: &mut Session, on: bool) -> Result<Fact
     })
     .await?;
     if before.channels.iter().any(|channel| running(&channel.name)) {
-        in_effect(session, on).await?;
+        // It asks its source as much again as connecting to it took, and more.
+        let line = began.saturating_sub(session.left());
+        in_effect(session, on, TERMS + line * 3).await?;
     }
     Ok(acknowledged(&after))
 }
@@ -153,8 +160,8 @@ fn acknowledged(status: &Status) -> Facts {
 }
 
 /// Waits until the receiver's present connection acknowledges, or no longer does.
-async fn in_effect(session: &mut Session, on: bool) -> Result<(), StepError> {
-    let least = session.left().saturating_sub(TERMS);
+async fn in_effect(session: &mut Session, on: bool, limit: Duration) -> Result<(), StepError> {
+    let least = session.left().saturating_sub(limit);
     while is_on(session, &session.dialect.acknowledging()).await? != on {
         if session.left() <= least {
             let reason = if on { "set, but its source asks for none" } else { "not yet off" };

@@ -6,7 +6,8 @@ use crate::decision::plan::Facts;
 use crate::decision::report::Status;
 use crate::decision::topology::{Endpoint, ServerSpec};
 use crate::runtime::mysql::connect::{self, ConnectError};
-use crate::runtime::mysql::dialect::{Dialect, PLAIN_MODE};
+use crate::runtime::mysql::dialect::Dialect;
+use crate::runtime::mysql::distance::Distance;
 use crate::runtime::mysql::status::{self, StatusError};
 use crate::runtime::steps::{Access, Exports, Link};
 use mysql_async::prelude::{FromRow, Queryable};
@@ -49,7 +50,7 @@ impl Session {
         permit: Moment,
         deadline: Moment,
     ) -> Result<Session, StepError> {
-        match access.link.0.take().await {
+        match access.link.0.take(&access.distance).await {
             Some((conn, dialect)) => {
                 Ok(Session { conn, access: access.clone(), permit, deadline, dialect })
             }
@@ -70,15 +71,14 @@ impl Session {
     ) -> Result<Session, StepError> {
         let account = &access.credentials.monitor;
         let server = &access.server;
-        let connected = connect::connect(&server.address, account, CONNECT_LIMIT).await;
-        let mut conn = match (connected, &server.admin_address) {
-            (Err(ConnectError::TooManyConnections), Some(door)) => {
-                connect::connect(door, account, CONNECT_LIMIT).await?
-            }
+        let connecting = |to| async move {
+            connect::connect(to, account, CONNECT_LIMIT, &access.distance).await
+        };
+        let mut conn = match (connecting(&server.address).await, &server.admin_address) {
+            (Err(ConnectError::TooManyConnections), Some(door)) => connecting(door).await?,
             (connected, _) => connected?,
         };
-        conn.query_drop(PLAIN_MODE).await?;
-        let dialect = status::learn(&mut conn).await?;
+        let dialect = status::learn_plainly(&mut conn).await?;
         Ok(Session { conn, access: access.clone(), permit, deadline, dialect })
     }
 
@@ -93,9 +93,9 @@ impl Session {
         let _ = tokio::time::timeout(Duration::from_millis(50), self.conn.disconnect()).await;
     }
 
-    /// Must be asked before the first changing statement.
+    /// Must be asked before every changing statement.
     pub(super) fn permitted(&self) -> Result<(), StepError> {
-        if self.access.clock.now().moment > self.permit {
+        if self.access.clock.now().moment > self.access.renewal.extend(self.permit) {
             return Err(StepError::Retry("permit ran out".to_owned()));
         }
         Ok(())
@@ -158,6 +158,46 @@ impl Session {
         self.try_change(statements).await
     }
 
+    /// Ends sessions, all in one round trip as long as the server agrees; gives back the error number
+    /// for each with which it did not.
+    pub(super) async fn end(&mut self, sessions: &[u64]) -> Result<Vec<(u64, u16)>, StepError> {
+        let mut refused = Vec::new();
+        let mut left = sessions;
+        while !left.is_empty() {
+            self.permitted()?;
+            let orders: Vec<String> = left.iter().map(|id| self.dialect.kill(*id)).collect();
+            let (ended, error) = self.run_until_error(&orders.join("; ")).await?;
+            let Some(code) = error else { break };
+            let (_, rest) = left.split_at(ended.min(left.len()));
+            let Some((at_fault, rest)) = rest.split_first() else { break };
+            refused.push((*at_fault, code));
+            left = rest;
+        }
+        Ok(refused)
+    }
+
+    /// How many statements went well, and the number of the error that ended them.
+    async fn run_until_error(
+        &mut self,
+        statements: &str,
+    ) -> Result<(usize, Option<u16>), StepError> {
+        let mut done = 0;
+        let running = async {
+            let mut results = self.conn.query_iter(statements).await?;
+            done += 1;
+            while !results.is_empty() {
+                results.for_each(drop).await?;
+                done += 1;
+            }
+            Ok(())
+        };
+        match running.await {
+            Ok(()) => Ok((done, None)),
+            Err(Error::Server(server)) => Ok((done, Some(server.code))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// What the server keeps across a restart by itself; nothing where it cannot, or may not say.
     pub(super) async fn persisted(&mut self) -> Result<BTreeMap<String, String>, StepError> {
         let Some(question) = self.dialect.persisted() else {
@@ -190,7 +230,8 @@ impl Session {
         let (name, place) =
             (self.access.server.name.clone(), self.access.server.data_center.clone());
         let server = ServerSpec::new(name, address.clone(), place);
-        let access = Access { server, link: Link::default(), ..self.access.clone() };
+        let (link, distance) = (Link::default(), Distance::default());
+        let access = Access { server, link, distance, ..self.access.clone() };
         Session::open(&access, self.permit, self.deadline).await
     }
 
