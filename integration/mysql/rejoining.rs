@@ -122,6 +122,7 @@ async fn a_forked_primary_comes_back(flavor: DatabaseFlavor) {
     cluster.done(2, Step::CaughtUp { server: cluster.name(2), to: held, within: PATIENCE }).await;
     cluster.done(0, cluster.step("detached", 0)).await;
     let since = fork.clock;
+    let former = cluster.status(0).await;
     let began = cluster.clock.now().moment;
     cluster.rebuild(0, 2, since).await;
     let took = cluster.clock.now().moment.since(began);
@@ -143,6 +144,19 @@ async fn a_forked_primary_comes_back(flavor: DatabaseFlavor) {
     let mine = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_NAME = 'mine'";
     assert_eq!(cluster.servers[0].query::<u64>(mine).await.unwrap(), Some(0));
     can_be_promoted(&cluster).await;
+    numbers_again(&cluster, &former, &fork.beyond).await;
+}
+
+/// It goes on under its former identity, and with its former numbers: to others these are new
+/// transactions, whoever holds the old ones.
+async fn numbers_again(cluster: &Cluster, former: &Status, beyond: &Gtids) {
+    let now = cluster.status(0).await;
+    assert_eq!((&now.uuid, now.server_id), (&former.uuid, former.server_id));
+    for _ in 0..5 {
+        cluster.insert(0).await;
+    }
+    let others = cluster.status(0).await.executed;
+    assert!(others.contains(beyond), "{beyond} was not given again: {others}");
 }
 
 /// A rebuilt server is as good as any.
