@@ -9,6 +9,7 @@ mod asking;
 mod stage;
 
 mod adoption;
+mod copying;
 mod credentials;
 mod death;
 mod durability;

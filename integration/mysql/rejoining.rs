@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, Mariadb, Mysql};
 use mysql_async::prelude::Queryable;
 use regent::decision::gtid::Gtids;
 use regent::decision::plan::{Facts, Fork, Outcome, Step};
+use regent::decision::report::Status;
 use regent::decision::topology::Epoch;
 use regent::demo::servers::DatabaseFlavor;
 use regent::runtime::steps::perform;
@@ -121,6 +122,7 @@ async fn a_forked_primary_comes_back(flavor: DatabaseFlavor) {
     cluster.done(2, Step::CaughtUp { server: cluster.name(2), to: held, within: PATIENCE }).await;
     cluster.done(0, cluster.step("detached", 0)).await;
     let since = fork.clock;
+    let former = cluster.status(0).await;
     let began = cluster.clock.now().moment;
     cluster.rebuild(0, 2, since).await;
     let took = cluster.clock.now().moment.since(began);
@@ -142,6 +144,19 @@ async fn a_forked_primary_comes_back(flavor: DatabaseFlavor) {
     let mine = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_NAME = 'mine'";
     assert_eq!(cluster.servers[0].query::<u64>(mine).await.unwrap(), Some(0));
     can_be_promoted(&cluster).await;
+    numbers_again(&cluster, &former, &fork.beyond).await;
+}
+
+/// It goes on under its former identity, and with its former numbers: to others these are new
+/// transactions, whoever holds the old ones.
+async fn numbers_again(cluster: &Cluster, former: &Status, beyond: &Gtids) {
+    let now = cluster.status(0).await;
+    assert_eq!((&now.uuid, now.server_id), (&former.uuid, former.server_id));
+    for _ in 0..5 {
+        cluster.insert(0).await;
+    }
+    let others = cluster.status(0).await.executed;
+    assert!(others.contains(beyond), "{beyond} was not given again: {others}");
 }
 
 /// A rebuilt server is as good as any.
@@ -187,6 +202,57 @@ async fn a_purged_log_is_said(flavor: DatabaseFlavor) {
     let facts = cluster.once(0, waived).await;
     let fork = fork_of(&facts);
     assert!(fork.export.is_none() && !fork.beyond.is_empty());
+}
+
+/// On MariaDB a replica that wrote by itself stops, with error 1950, at the transaction that has its
+/// number on the primary; those that the primary writes then have passed that number.
+#[tokio::test]
+async fn rows_below_the_primarys_newest_number() {
+    let Some(mut cluster) = Cluster::replicating(Mariadb, 3).await else {
+        return;
+    };
+    for statement in [
+        "SET GLOBAL read_only = 0",
+        "INSERT INTO shop.orders VALUES (1001)",
+        "FLUSH BINARY LOGS",
+        "INSERT INTO shop.orders VALUES (1002)",
+        "SET GLOBAL read_only = 1",
+    ] {
+        cluster.servers[1].execute(statement).await.unwrap();
+    }
+    for _ in 0..5 {
+        cluster.insert(0).await;
+    }
+    let stopped = |it: &Status| {
+        it.channel().and_then(|channel| channel.error.as_ref()).is_some_and(|it| it.code == 1950)
+    };
+    let alone = cluster.until(1, "stopped by its own rows", stopped).await;
+    let primary = cluster.status(0).await.executed;
+    assert!(primary.contains(&alone.executed), "the numbers alone tell nothing");
+    let own = alone.beyond(&primary);
+    assert!(own.without_origin(None, alone.server_id).is_empty() && !own.is_empty(), "{own}");
+    let well = cluster.until(2, "caught up", |it| it.executed.contains(&primary)).await;
+    assert!(well.beyond(&primary).is_empty(), "{}", well.beyond(&primary));
+
+    cluster.done(1, cluster.step("read_only", 1)).await;
+    cluster.done(1, cluster.step("receiver_stopped", 1)).await;
+    let facts = cluster.once(1, cluster.exported(1, 0, None)).await;
+    let fork = fork_of(&facts).clone();
+    let export = fork.export.expect("something was written down");
+    let text = std::fs::read_to_string(&export.path).unwrap();
+    for line in ["VALUES (1001);", "VALUES (1002);"] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert_eq!((export.transactions, export.rows, export.gtids), (2, 2, own));
+    cluster.done(1, cluster.step("detached", 1)).await;
+    cluster.rebuild(1, 2, fork.clock).await;
+    cluster.done(1, cluster.step("detached", 1)).await;
+    cluster.done(1, cluster.following(1, 0)).await;
+    cluster.insert(0).await;
+    let all = cluster.status(0).await.executed;
+    let back = cluster.until(1, "caught up", |it| it.executed.contains(&all)).await;
+    assert!(back.beyond(&all).is_empty());
+    assert_eq!(cluster.rows(1).await, cluster.rows(0).await);
 }
 
 both! { a_forked_primary_comes_back a_purged_log_is_said }

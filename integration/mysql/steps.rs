@@ -248,6 +248,44 @@ async fn insert(address: Endpoint) -> Result<(), mysql_async::Error> {
     conn.query_drop("INSERT INTO shop.orders VALUES ()").await
 }
 
+/// What a replica received before it was asked to acknowledge, it never acknowledges; on MariaDB the
+/// commits that wait for that hold the log, so that no later one can make up for them.
+#[tokio::test]
+async fn commits_that_were_asked_about_too_late() {
+    let Some(cluster) = Cluster::replicating(Mariadb, 2).await else {
+        return;
+    };
+    cluster.once(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
+    let commits: Vec<_> = (0..4).map(|_| tokio::spawn(insert(cluster.address(0)))).collect();
+    let mut log = cluster.servers[0].connect().await.unwrap();
+    let held_up = async {
+        let asking = log.query_drop("SHOW MASTER STATUS");
+        tokio::time::timeout(Duration::from_millis(500), asking).await.is_err()
+    };
+    cluster.until(0, "waiting", |it| it.semi_sync.waiting >= 1).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(held_up.await, "the log can be written, so a later commit may be acknowledged");
+    cluster.once(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
+    cluster.until(0, "a client", |it| it.semi_sync.clients == 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let status = cluster.status(0).await;
+    let ended = commits.iter().filter(|one| one.is_finished()).count();
+    assert!(status.semi_sync.waiting >= 1 && ended == 0, "{ended} ended: {status:?}");
+
+    let to = status.executed;
+    cluster.once(1, Step::CaughtUp { server: cluster.name(1), to, within: PATIENCE }).await;
+    cluster.once(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
+    cluster.once(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
+    for commit in commits {
+        commit.await.unwrap().unwrap();
+    }
+    cluster.insert(0).await;
+    cluster.until(0, "acknowledged", |it| it.semi_sync.waiting == 0).await;
+    let all = cluster.status(0).await.executed;
+    cluster.until(1, "caught up", |it| it.executed.contains(&all)).await;
+    assert_eq!(cluster.rows(1).await, cluster.rows(0).await);
+}
+
 /// From servers without semi-sync to commits that two replicas acknowledge; a server that becomes
 /// a replica waits for nobody.
 async fn waits_for_all_who_acknowledge(flavor: DatabaseFlavor) {

@@ -298,6 +298,7 @@ impl Server {
             uuid: Some(uuid(self.number)),
             writable: self.writable,
             executed: self.executed.gtids(),
+            replicated: None,
             channels: self.following.iter().map(|one| self.channel(one, now)).collect(),
             semi_sync: SemiSync {
                 available: true,

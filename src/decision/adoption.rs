@@ -67,7 +67,7 @@ pub fn objection(situation: &Situation, primary: &ServerName) -> Option<String> 
     };
     let ahead = situation.spec.servers.iter().find(|server| {
         situation.status(&server.name).is_some_and(|other| {
-            let beyond = other.executed.minus(&status.executed);
+            let beyond = other.beyond(&status.executed);
             !beyond.without_origin(status.uuid.as_deref(), status.server_id).is_empty()
         })
     });

@@ -190,7 +190,7 @@ fn errant(situation: &Situation, survey: &Survey, server: &ServerSpec) -> Option
     });
     // Alone there is nobody to compare with.
     let known = known.reduce(|all, more| all.union(&more))?;
-    let beyond = executed.minus(&known);
+    let beyond = executed.minus(&status.met(&known));
     let own = beyond.minus(&beyond.without_origin(status.uuid.as_deref(), status.server_id));
     // What a former primary numbered is everybody's, unless its history forked: then it lacks
     // something that the others hold.

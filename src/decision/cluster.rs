@@ -552,6 +552,8 @@ impl ClusterState {
             }
             Step::Rebuilt { server, .. } => {
                 self.rebuilding.remove(server);
+                // It may give the numbers of what was written down to other transactions now.
+                self.exports.remove(server);
             }
             Step::Acknowledges { on: true, .. }
             | Step::ReadOnly { .. }

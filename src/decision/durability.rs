@@ -5,11 +5,12 @@
 //! have stopped receiving, fewer than `acks` are left and no further commit can complete.
 
 use super::cluster::Writer;
+use super::diagnosis::divergence;
 use super::gtid::Gtids;
 use super::plan::Facts;
-use super::report::Receiver;
+use super::report::{Receiver, Status};
 use super::situation::Situation;
-use super::topology::{AcknowledgedIn, Durability, ServerName, ServerSpec};
+use super::topology::{AcknowledgedIn, Durability, Flavor, ServerName, ServerSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -113,6 +114,10 @@ pub fn wanted(situation: &Situation, primary: &ServerSpec) -> Wanted {
     let left_alone = |server: &&ServerSpec| situation.maintained(&server.name).is_some();
     let at_work: Vec<_> = usable.iter().copied().filter(|server| !left_alone(server)).collect();
     let usable = if at_work.is_empty() { usable } else { at_work };
+    // Likewise one whose history forked, which is to be rebuilt: another takes over before that.
+    let forked = |server: &&ServerSpec| divergence(situation, server).is_some();
+    let sound: Vec<_> = usable.iter().copied().filter(|server| !forked(server)).collect();
+    let usable = if sound.is_empty() { usable } else { sound };
     let all: BTreeSet<_> = usable.iter().copied().collect_names();
     let far: BTreeSet<_> = usable.iter().copied().filter(elsewhere).collect_names();
     match acknowledged_in {
@@ -141,19 +146,63 @@ fn is_usable(situation: &Situation, primary: &ServerSpec, server: &ServerSpec) -
         })
 }
 
+/// Whether a replica may go on acknowledging though others are to: its history forked, but it still
+/// applies what it receives, and its acknowledgements end when it is rebuilt.
+pub fn spared(situation: &Situation, server: &ServerSpec) -> bool {
+    let channel = situation.status(&server.name).and_then(Status::channel);
+    let applies = channel.is_some_and(|channel| channel.applying && channel.error.is_none());
+    applies && divergence(situation, server).is_some()
+}
+
 /// Whether the primary asks fewer replicas than it needs although one that should acknowledge is
 /// connected and ready to: it connected before the primary could ask.
 pub fn unasked(situation: &Situation, primary: &ServerSpec, wanted: &Wanted) -> bool {
     let asks = situation.status(&primary.name).map(|status| &status.semi_sync);
     let too_few = asks.is_some_and(|asks| asks.source && asks.clients < asks.acks.max(1));
-    let ready = wanted.ackers.iter().any(|server| {
-        situation.follows(server, primary)
-            && situation.status(server).is_some_and(|status| {
-                let receiver = status.channel().map(|channel| channel.receiver);
-                status.semi_sync.replica && receiver == Some(Receiver::Connected)
-            })
-    });
-    too_few && ready
+    too_few && wanted.ackers.iter().any(|server| ready(situation, primary, server).is_some())
+}
+
+/// Whether commits wait, and too few are there to acknowledge them.
+pub fn blocked(status: &Status) -> bool {
+    let asks = &status.semi_sync;
+    asks.waiting > 0 && asks.clients < asks.acks.max(1)
+}
+
+/// Whether what a server says it holds includes commits that wait: MariaDB's log names them, MySQL
+/// names them once they are over.
+pub fn tells_what_waits(status: &Status) -> bool {
+    status.flavor == Flavor::MariaDb
+}
+
+/// Whether commits wait for acknowledgements that never come, though a replica that is counted holds
+/// all that the primary has logged: it received that over a connection that asked for none, or its
+/// answer was lost with one.
+///
+/// The acknowledgement of any later commit makes up for that. But on MariaDB those that wait may hold
+/// the log, so that there is no later one; the leader's canary row finds that.
+pub fn unheard(situation: &Situation, primary: &ServerSpec, wanted: &Wanted) -> bool {
+    let Some(status) = situation.status(&primary.name) else {
+        return false;
+    };
+    let asks = &status.semi_sync;
+    let waits = asks.source && asks.waiting > 0 && asks.clients >= asks.acks.max(1);
+    let holds = |server: &ServerName| {
+        let replica = ready(situation, primary, server);
+        replica.is_some_and(|it| it.received().contains(&status.executed))
+    };
+    let held_up = situation.canary_stalled.is_some() && tells_what_waits(status);
+    waits && held_up && wanted.ackers.iter().any(holds)
+}
+
+/// The status of a replica that is connected to the primary and set to acknowledge.
+fn ready<'a>(
+    situation: &'a Situation,
+    primary: &ServerSpec,
+    server: &ServerName,
+) -> Option<&'a Status> {
+    let status = situation.status(server).filter(|_| situation.follows(server, primary))?;
+    let receiver = status.channel().map(|channel| channel.receiver);
+    (status.semi_sync.replica && receiver == Some(Receiver::Connected)).then_some(status)
 }
 
 /// Whether somebody is there to acknowledge: connected to the primary, and hearing it.

@@ -132,6 +132,18 @@ impl Gtids {
         }
     }
 
+    /// The same position naming that server too: in each domain where it does not, the server's
+    /// numbers count as here up to the newest in `until`. A MySQL set as it is.
+    #[must_use]
+    pub fn naming(&self, server_id: u32, until: &Gtids) -> Gtids {
+        match (self, until) {
+            (Gtids::MariaDb(position), Gtids::MariaDb(until)) => {
+                Gtids::MariaDb(position.naming(server_id, until))
+            }
+            (gtids, _) => gtids.clone(),
+        }
+    }
+
     /// The same position with one entry per domain, the newest, as `MASTER_GTID_WAIT` and
     /// `gtid_slave_pos` want it; a MySQL set as it is.
     pub fn to_wait_text(&self) -> String {
@@ -255,6 +267,15 @@ impl MariaDbGtids {
             }
         }
         rest
+    }
+
+    fn naming(&self, server_id: u32, until: &MariaDbGtids) -> MariaDbGtids {
+        let mut named = self.clone();
+        for (domain, servers) in &mut named.0 {
+            let reached = until.0.get(domain).map_or(0, newest);
+            servers.entry(server_id).or_insert(reached);
+        }
+        named
     }
 
     fn count_beyond(&self, other: &MariaDbGtids) -> u64 {
@@ -452,6 +473,18 @@ mod tests {
         assert_eq!(new_primary.count_beyond(&mariadb("0-1-104")), 3);
         assert_eq!(mariadb("0-1-105").count_beyond(&new_primary), 1);
         assert_eq!(new_primary.to_wait_text(), "0-2-107");
+    }
+
+    #[test]
+    fn a_number_that_others_have_passed_may_still_be_ones_own() {
+        let primary = mariadb("0-1-500,7-1-3");
+        let alone = mariadb("0-1-100,0-2-101");
+        assert!(primary.contains(&alone), "the primary names server 2 nowhere");
+        let named = primary.naming(2, &mariadb("0-1-100"));
+        assert_eq!(alone.minus(&named), mariadb("0-2-101"));
+        assert!(named.contains(&mariadb("0-1-500,0-2-100")));
+        let known = mariadb("0-1-500,0-2-90").naming(2, &mariadb("0-1-100"));
+        assert_eq!(known, mariadb("0-1-500,0-2-90"), "what it names itself counts");
     }
 
     #[test]

@@ -266,7 +266,7 @@ fn acknowledging(situation: &Situation, wanted: &Wanted, server: &ServerSpec) ->
     let recorded = situation.state.protection.may_acknowledge.contains(&server.name);
     let does = situation.status(&server.name).is_some_and(|status| status.semi_sync.replica);
     let settled = does == on && (!on || recorded);
-    (!settled && (on || wanted.acks > 0))
+    (!settled && (on || wanted.acks > 0 && !durability::spared(situation, server)))
         .then(|| Step::Acknowledges { server: server.name.clone(), on })
 }
 
@@ -283,7 +283,7 @@ pub(super) fn unblock(situation: &Situation, server: &ServerSpec) -> Option<Step
 }
 
 fn release(server: &ServerSpec) -> Step {
-    Step::CommitsWait { server: server.name.clone(), acks: 0 }
+    waiting(server, 0)
 }
 
 /// The plan that mends a finding; `None` when it cannot be mended now.
@@ -405,6 +405,10 @@ fn joining(situation: &Situation, primary: &ServerSpec, server: &ServerSpec) -> 
 
 fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let wanted = durability::wanted(situation, primary);
+    let wait = |acks| stage("wait", vec![must(waiting(primary, acks))]);
+    if durability::unheard(situation, primary, &wanted) {
+        return vec![let_go(primary), wait(wanted.acks)];
+    }
     let mut stages: Vec<_> = prepare(situation, primary).into_iter().collect();
     let differing = situation.replicas().filter(|server| {
         wanted.ackers.contains(&server.name) || situation.follows(&server.name, primary)
@@ -417,28 +421,58 @@ fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
         on.then(|| Step::Acknowledges { server: server.name.clone(), on })
     };
     let step = |server| acknowledging(situation, &wanted, server).or_else(|| again(server));
-    let steps: Vec<_> = differing.filter_map(step).collect();
-    let turned_on = |step: &&Step| matches!(step, Step::Acknowledges { on: true, .. });
-    let enabling = steps.iter().filter(turned_on).count();
-    if !steps.is_empty() {
-        let need = |step: &Step| {
-            if turned_on(&step) { Need::Counts } else { Need::May }
-        };
-        let steps = steps.iter().map(|step| Planned { step: step.clone(), need: need(step) });
-        let mut acknowledge = stage("acknowledge", steps.collect());
-        // Commits must not begin to wait before somebody can acknowledge.
-        acknowledge.at_least = enabling.min(1);
-        stages.push(acknowledge);
+    let turned_on = |step: &Step| matches!(step, Step::Acknowledges { on: true, .. });
+    let (on, off): (Vec<_>, Vec<_>) = differing.filter_map(step).partition(turned_on);
+    let hold = hold(situation, primary, &on);
+    if !on.is_empty() {
+        // Commits must not begin to wait, nor be left waiting, before somebody can acknowledge.
+        stages.push(one_of("acknowledge", on));
+    }
+    if let Some(hold) = hold {
+        stages.extend([hold, let_go(primary), wait(wanted.acks)]);
+        return stages;
+    }
+    if !off.is_empty() {
+        let steps = off.into_iter().map(|step| Planned { step, need: Need::Helps });
+        stages.push(stage("relieve", steps.collect()));
     }
     let waits = situation
         .status(&primary.name)
         .is_some_and(|status| status.semi_sync.source && status.semi_sync.acks == wanted.acks);
     let in_force = situation.state.protection.in_force;
     if (!waits || !in_force) && (wanted.acks == 0 || !wanted.ackers.is_empty()) {
-        let wait = Step::CommitsWait { server: primary.name.clone(), acks: wanted.acks };
-        stages.push(stage("wait", vec![must(wait)]));
+        stages.push(wait(wanted.acks));
     }
     stages
+}
+
+/// Where commits wait while replicas are yet to be asked for acknowledgements: the stage after which
+/// one of them holds all of these commits. What it received before it was asked, it never
+/// acknowledges.
+fn hold(situation: &Situation, primary: &ServerSpec, asked: &[Step]) -> Option<Stage> {
+    let status = situation.status(&primary.name)?;
+    if asked.is_empty() || !durability::blocked(status) || !durability::tells_what_waits(status) {
+        return None;
+    }
+    let is_asked = |one: &&ServerSpec| asked.iter().any(|step| step.server() == &one.name);
+    let held = |one| caught_up(one, &status.executed, PATIENCE);
+    Some(one_of("hold", situation.replicas().filter(is_asked).map(held).collect()))
+}
+
+/// The stage that lets commits end which replicas hold. What ends unanswered meanwhile is on record:
+/// some survivor must hold that too.
+fn let_go(primary: &ServerSpec) -> Stage {
+    stage("let go", vec![must(waiting(primary, 0))])
+}
+
+fn waiting(primary: &ServerSpec, acks: u32) -> Step {
+    Step::CommitsWait { server: primary.name.clone(), acks }
+}
+
+/// A stage that is complete once one of its steps is done and the others had their chance.
+fn one_of(name: &str, steps: Vec<Step>) -> Stage {
+    let counts = |step| Planned { step, need: Need::Counts };
+    Stage { at_least: 1, ..stage(name, steps.into_iter().map(counts).collect()) }
 }
 
 /// A stage that makes semi-sync available, though off, where it is not yet: on the primary before

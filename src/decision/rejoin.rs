@@ -13,11 +13,12 @@ use super::gtid::Gtids;
 use super::plan::{Export, Facts, Fork, Step};
 use super::planning::{caught_up, following, must, stage, unblock};
 use super::procedure::{Planned, Procedure, Rejoin, Stage};
-use super::report::{Receiver, Status, Writable};
+use super::report::{Receiver, Sight, Status, Writable};
 use super::response::{Act, Past, durability_kind, respond};
 use super::rules::{Respond, Rule};
 use super::situation::Situation;
 use super::topology::{Durability, ServerName, ServerSpec, WatcherName};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long a donor may take in one attempt to apply all that the server may have acknowledged.
@@ -242,8 +243,14 @@ fn others_acknowledge(situation: &Situation, server: &ServerSpec, primary: &Serv
 /// The stage that lets a server follow that holds nothing of its own.
 fn attach(situation: &Situation, server: &ServerSpec) -> Option<Stage> {
     let primary = situation.primary()?;
+    let held = situation.status(&primary.name).map(|status| status.executed.clone());
     let mut whole = situation.clone();
     whole.state.rebuilding.remove(&server.name);
+    for view in whole.views.get_mut(&server.name).into_iter().flat_map(BTreeMap::values_mut) {
+        if let (Sight::Alive(status), Some(held)) = (&mut view.sight, &held) {
+            (status.executed, status.replicated) = (held.clone(), None);
+        }
+    }
     let wanted = durability::wanted(&whole.joined_by(&[server], primary), primary);
     let mut steps = Vec::new();
     if wanted.ackers.contains(&server.name) {
@@ -370,10 +377,12 @@ pub fn more_urgent(
         rule.is_some_and(|(_, rule)| rule.respond == Respond::Rejoin)
     };
     let pauses = |planned: &Planned| matches!(&planned.step, Step::ReadOnly { server } if *server == open.from);
+    // The primary that takes no writes, and lets none wait, is as this plan left it.
+    let own_pause = [FindingKind::PrimaryReadOnly, FindingKind::Unprotected];
     let paused = open.plan.iter().flat_map(|stage| &stage.steps).any(pauses);
     let meant = |finding: &Finding| {
         let own = finding.server.as_ref() == Some(&rejoin.server);
-        own || rejoins(finding) || (paused && finding.kind == FindingKind::PrimaryReadOnly)
+        own || rejoins(finding) || (paused && own_pause.contains(&finding.kind))
     };
     let others: Vec<_> = findings.into_iter().filter(|finding| !meant(finding)).collect();
     match respond(situation, &others, lasting, past).act {

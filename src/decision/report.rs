@@ -116,6 +116,9 @@ pub struct Status {
     pub writable: Writable,
     /// Every transaction it has committed.
     pub executed: Gtids,
+    /// How far it got by replication, where it tells that apart: MariaDB's `gtid_slave_pos`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicated: Option<Gtids>,
     /// Its replication channels; empty on a server that follows nobody.
     #[serde(default)]
     pub channels: Vec<Channel>,
@@ -136,6 +139,26 @@ impl Status {
         self.channels
             .iter()
             .fold(self.executed.clone(), |all, channel| all.union(&channel.received))
+    }
+
+    /// What it has committed and the holder of `other` has not.
+    pub fn beyond(&self, other: &Gtids) -> Gtids {
+        self.executed.minus(&self.met(other))
+    }
+
+    /// What the holder of `other` has, and how much of this server's own is sure to be in it although
+    /// that holder names this server nowhere.
+    ///
+    /// MariaDB's positions name few origins, so that of the others only the newest number of all can
+    /// be compared. But where this server follows, whatever it numbered itself after the last that it
+    /// was sent it wrote alone, even if others have passed that number since.
+    pub fn met(&self, other: &Gtids) -> Gtids {
+        match &self.replicated {
+            Some(replicated) if !self.channels.is_empty() => {
+                other.naming(self.server_id, replicated)
+            }
+            _ => other.clone(),
+        }
     }
 
     /// The channel Regent manages: the unnamed one, else the only one.

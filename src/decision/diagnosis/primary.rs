@@ -2,6 +2,7 @@
 
 use super::{CONFIRMING_PROBES, Finding, FindingKind, about, evidence, lost, of};
 use crate::decision::cluster::Writer;
+use crate::decision::durability;
 use crate::decision::gtid::Gtids;
 use crate::decision::report::{Sight, Status, StorageFault, Trouble, Writable};
 use crate::decision::situation::{PROBES_REMEMBERED, Situation, View};
@@ -85,7 +86,10 @@ fn is_open(situation: &Situation, status: &Status) -> bool {
 /// Whether an alive primary does what its role asks.
 fn role(situation: &Situation, primary: &ServerSpec, status: &Status) -> Option<Finding> {
     if is_open(situation, status) {
-        return storage(situation, primary);
+        // Such commits hold up the canary row too, and nothing is wrong with the storage.
+        let wanted = durability::wanted(situation, primary);
+        let unheard = durability::unheard(situation, primary, &wanted);
+        return storage(situation, primary).filter(|_| !unheard);
     }
     let ahead = lost_by(situation, status);
     if let Some((replica, missing)) = ahead {

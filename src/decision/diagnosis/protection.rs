@@ -17,7 +17,7 @@ pub(super) fn findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
     let mut found = Vec::new();
     let wanted = durability::wanted(situation, primary);
     let semi_sync = &status.semi_sync;
-    if semi_sync.waiting > 0 && semi_sync.clients < semi_sync.acks.max(1) {
+    if durability::blocked(status) {
         let text = format!(
             "{} commit(s) on {} wait; {} of {} needed replicas are there to acknowledge",
             semi_sync.waiting,
@@ -52,12 +52,19 @@ pub(super) fn findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
             let follows = situation.follows(&replica.name, primary);
             status.is_some_and(|status| match (should, status.semi_sync.replica) {
                 (true, does) => !does || !recorded,
-                (false, does) => does && follows,
+                (false, does) => does && follows && !durability::spared(situation, replica),
             })
         });
         let names: Vec<_> = differs.map(|replica| replica.name.to_string()).collect();
         if durability::unasked(situation, primary, &wanted) {
             let text = format!("{} does not ask connected replicas to acknowledge", primary.name);
+            found.push(of(FindingKind::Unprotected, primary, text, Vec::new()));
+        }
+        if durability::unheard(situation, primary, &wanted) {
+            let text = format!(
+                "commits on {} wait for acknowledgements that were lost: replicas hold all of them",
+                primary.name
+            );
             found.push(of(FindingKind::Unprotected, primary, text, Vec::new()));
         }
         if !names.is_empty() {

@@ -92,7 +92,7 @@ pub(super) fn findings(situation: &Situation, replica: &ServerSpec) -> Vec<Findi
 pub(crate) fn divergence(situation: &Situation, replica: &ServerSpec) -> Option<Gtids> {
     let primary = situation.state.writer.primary().filter(|name| **name != replica.name)?;
     let theirs = situation.status(primary).filter(|it| it.writable == Writable::Open)?;
-    let beyond = situation.status(&replica.name)?.executed.minus(&theirs.executed);
+    let beyond = situation.status(&replica.name)?.beyond(&theirs.executed);
     let beyond = beyond.without_origin(theirs.uuid.as_deref(), theirs.server_id);
     (!beyond.is_empty()).then_some(beyond)
 }

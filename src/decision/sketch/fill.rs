@@ -321,6 +321,11 @@ impl Frame<'_> {
             writable,
             channels: self.channel(form, spec, &executed)?.into_iter().collect(),
             executed,
+            replicated: form
+                .replicated
+                .as_deref()
+                .map(|it| self.gtids("replicated", it))
+                .transpose()?,
             semi_sync: self.semi_sync(form, is_source),
             settings: settings(&form.settings),
             crowded: form.crowded,

@@ -102,6 +102,7 @@ pub(super) struct ServerForm {
     pub seen_by: BTreeMap<String, OneOf<Seen, ViewForm>>,
     pub writable: Option<WritableForm>,
     pub executed: Option<String>,
+    pub replicated: Option<String>,
     pub received: Option<String>,
     pub follows: Option<String>,
     pub receiver: Option<ReceiverForm>,

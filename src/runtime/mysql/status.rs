@@ -63,13 +63,19 @@ pub async fn read(conn: &mut Conn, dialect: &Dialect) -> Result<Status, StatusEr
         .take(MAX_CHANNELS)
         .map(|row| channel(row, dialect, &heartbeats))
         .collect::<Result<Vec<Channel>, StatusError>>()?;
+    let own = gtids(dialect.flavor, text(globals, "executed"))?;
+    let replicated = match dialect.flavor {
+        Flavor::MySql => None,
+        Flavor::MariaDb => Some(gtids(dialect.flavor, text(globals, "slave_pos"))?),
+    };
     Ok(Status {
         flavor: dialect.flavor,
         version: dialect.version,
         server_id: u32::try_from(number(globals, "server_id")).unwrap_or(0),
         uuid: text(globals, "uuid").map(|uuid| uuid.to_ascii_lowercase()),
         writable: writable(globals, dialect.flavor),
-        executed: executed(globals, dialect.flavor)?,
+        executed: replicated.iter().fold(own, |own, replicated| own.union(replicated)),
+        replicated,
         channels,
         semi_sync: semi_sync(globals, &counters, dialect),
         settings: settings(globals),
@@ -90,15 +96,6 @@ fn writable(globals: &Row, flavor: Flavor) -> Writable {
         (false, true) => Writable::ReadOnly,
         (false, false) => Writable::Open,
     }
-}
-
-fn executed(globals: &Row, flavor: Flavor) -> Result<Gtids, StatusError> {
-    let own = gtids(flavor, text(globals, "executed"))?;
-    let replicated = match flavor {
-        Flavor::MySql => return Ok(own),
-        Flavor::MariaDb => gtids(flavor, text(globals, "slave_pos"))?,
-    };
-    Ok(own.union(&replicated))
 }
 
 fn gtids(flavor: Flavor, text: Option<String>) -> Result<Gtids, StatusError> {

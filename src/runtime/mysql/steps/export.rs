@@ -37,7 +37,7 @@ pub(super) async fn bring_about(
     let held = wanted.known.is_some_and(|known| known.contains(&beyond));
     let export = match beyond.is_empty() || held {
         true => None,
-        false => match write_down(session, &beyond, &primary.executed).await {
+        false => match write_down(session, &beyond, &status, &primary.executed).await {
             Ok(export) => Some(export),
             Err(StepError::Failed(_)) if wanted.waived => None,
             Err(error) => return Err(error),
@@ -66,7 +66,7 @@ async fn settled(session: &mut Session, wanted: &Wanted<'_>) -> Result<Settled, 
         let theirs = primary.status().await?;
         let foreign = |all: &Gtids| all.without_origin(theirs.uuid.as_deref(), theirs.server_id);
         let mut pending = status.received().minus(&status.executed).minus(&theirs.executed);
-        let mut beyond = status.executed.minus(&theirs.executed);
+        let mut beyond = status.beyond(&theirs.executed);
         if theirs.semi_sync.waiting > 0 {
             (pending, beyond) = (foreign(&pending), foreign(&beyond));
         }
@@ -102,14 +102,16 @@ async fn still(session: &mut Session) -> Result<Status, StepError> {
 async fn write_down(
     session: &mut Session,
     beyond: &Gtids,
+    status: &Status,
     primary: &Gtids,
 ) -> Result<Export, StepError> {
-    let first = reading::first_log(session, primary).await?;
+    let met = status.met(primary);
+    let first = reading::first_log(session, &met).await?;
     let mut script = Script::begin(session, beyond, primary).await?;
     let mut log = Log::open(session, &first).await?;
     let mut written = Gtids::empty(beyond.flavor());
     while let Some(event) = log.next().await? {
-        if let Some(gtid) = log.wanted(&event, primary)? {
+        if let Some(gtid) = log.wanted(&event, &met)? {
             written = written.union(&gtid);
             script.transaction(&gtid, &event).await?;
         } else if log.within() {
