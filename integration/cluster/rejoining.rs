@@ -8,6 +8,7 @@ crate::on_both_flavors!(
     a_former_primary_with_rows_of_its_own,
     an_operator_has_a_replica_rebuilt,
     a_failover_comes_first,
+    a_replica_writes_by_itself,
     all_replicas_diverge,
 );
 
@@ -75,6 +76,23 @@ async fn a_former_primary_with_rows_of_its_own(stage: &mut Stage) -> Outcome {
     // It is as good as any other now.
     let said = stage.regent(&["switchover", "shop", "--to", &killed, "--yes"]).await?;
     check(said.code == 0, || format!("the switchover said {said:?}"))?;
+    stage.writes_go_on().await?;
+    stage.judge().await
+}
+
+/// While the shop writes on: MariaDB's replica stops at once, and the primary's numbers pass its own.
+async fn a_replica_writes_by_itself(stage: &mut Stage) -> Outcome {
+    stage.begin().await?;
+    let primary = stage.primary().await?;
+    let replica = stage.others(&primary)[0].clone();
+    let seen = stage.watchers.latest_event().await;
+    write_alone(stage, &replica, "mine").await?;
+    stage.until_exported(&replica, seen).await?;
+    let text = exported(stage, &replica, seen).await?;
+    check(text.contains(&format!("'only on {replica}'")), || text)?;
+    stage.whole().await?;
+    check(!has_table(stage, &replica, "mine").await?, || "its own table is there".to_owned())?;
+    check(stage.primary().await? == primary, || format!("{primary} was replaced"))?;
     stage.writes_go_on().await?;
     stage.judge().await
 }
