@@ -24,16 +24,18 @@ mod zones;
 
 /// Makes a test of each scenario for both flavours.
 macro_rules! on_both_flavors {
-    ($($scenario:ident),* $(,)?) => {
+    ($($(#[$attribute:meta])* $scenario:ident),* $(,)?) => {
         mod mysql {
-            $(#[tokio::test(flavor = "multi_thread")]
+            $($(#[$attribute])*
+            #[tokio::test(flavor = "multi_thread")]
             async fn $scenario() {
                 let flavor = regent::demo::servers::DatabaseFlavor::Mysql;
                 $crate::stage::play(flavor, async |stage| super::$scenario(stage).await).await;
             })*
         }
         mod mariadb {
-            $(#[tokio::test(flavor = "multi_thread")]
+            $($(#[$attribute])*
+            #[tokio::test(flavor = "multi_thread")]
             async fn $scenario() {
                 let flavor = regent::demo::servers::DatabaseFlavor::Mariadb;
                 $crate::stage::play(flavor, async |stage| super::$scenario(stage).await).await;

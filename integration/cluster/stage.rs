@@ -256,6 +256,17 @@ impl Stage {
         self.until("writes go on", PATIENCE, more).await
     }
 
+    /// Waits until every replica has applied what the primary holds now.
+    pub async fn replicas_keep_up(&self) -> Outcome {
+        let count = "SELECT COUNT(*) FROM shop.orders";
+        let primary = self.primary().await?;
+        let held: Option<u64> = self.peek(&primary).query(count).await?;
+        for name in self.others(&primary) {
+            self.peek(&name).wait_for(count, held.unwrap_or(0)).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until another server than this one is the primary and writes go on.
     pub async fn failed_over(&self, from: &str) -> Outcome<String> {
         self.failed_over_outside(from, "").await

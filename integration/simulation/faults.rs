@@ -1,9 +1,11 @@
 //! Faults: what goes wrong, how often, for how long, and its undoing.
 
 use crate::network::{Cut, Node, Side};
+use crate::servers::Following;
 use crate::setting;
 use crate::world::{CALM, Event, HEALED, MILLI, SECOND, World};
-use regent::decision::report::Writable;
+use regent::decision::report::{StorageFault, Writable};
+use regent::decision::topology::ServerName;
 use regent::decision::view::Request;
 use regent::watcher::Input;
 use std::time::Duration;
@@ -33,7 +35,7 @@ pub enum Trap {
 }
 
 /// Everything that can go wrong, and how often beside the others.
-pub const WEIGHTS: [(&str, u64); 38] = [
+pub const WEIGHTS: [(&str, u64); 41] = [
     ("nodes cut apart", 6),
     ("one way cut", 4),
     ("data centers cut apart", 3),
@@ -50,6 +52,8 @@ pub const WEIGHTS: [(&str, u64); 38] = [
     ("primary read-only", 3),
     ("replica stopped", 3),
     ("replica broken", 2),
+    ("replica opened", 2),
+    ("replica misdirected", 2),
     ("replica lags", 6),
     ("slow network", 3),
     ("request", 9),
@@ -60,6 +64,7 @@ pub const WEIGHTS: [(&str, u64); 38] = [
     ("primary flaps", 2),
     ("storage stalled", 3),
     ("storage full", 3),
+    ("storage failing", 2),
     ("too many connections", 3),
     ("primary busy", 4),
     ("replica delayed", 2),
@@ -237,6 +242,17 @@ impl World {
                     one.error = Some(1062);
                 }
             }
+            "replica opened" => {
+                if server != primary && self.servers[server].answers(self.now) {
+                    self.servers[server].writable = Writable::Open;
+                }
+            }
+            "replica misdirected" => {
+                let other = self.random.index(self.servers.len());
+                if server != primary && other != server && self.servers[server].is_settled() {
+                    self.servers[server].following = Some(Following::begin(other));
+                }
+            }
             "errant transaction" => {
                 if server != primary && self.servers[server].answers(self.now) {
                     self.servers[server].write(0, self.now);
@@ -254,10 +270,8 @@ impl World {
                 self.servers[primary].stalled = true;
                 self.later(Undo::Unload(primary));
             }
-            "storage full" => {
-                (self.servers[primary].stalled, self.servers[primary].no_room) = (true, true);
-                self.later(Undo::Unload(primary));
-            }
+            "storage full" => self.refuse_writes(primary, StorageFault::Full),
+            "storage failing" => self.refuse_writes(primary, StorageFault::Failing),
             "too many connections" => {
                 self.servers[primary].full = true;
                 self.later(Undo::Unload(primary));
@@ -269,6 +283,13 @@ impl World {
             _ => return false,
         }
         true
+    }
+
+    /// Its storage takes no further write for a while, and says why when asked for a new file.
+    fn refuse_writes(&mut self, server: usize, fault: StorageFault) {
+        let one = &mut self.servers[server];
+        (one.stalled, one.refuses) = (true, Some(fault));
+        self.later(Undo::Unload(server));
     }
 
     fn some_node(&mut self) -> Node {
@@ -391,7 +412,7 @@ impl World {
     fn unload(&mut self, server: usize) {
         let one = &mut self.servers[server];
         (one.apply_gap, one.busy, one.delay) = (0, 0, 0);
-        (one.stalled, one.full, one.no_room) = (false, false, false);
+        (one.stalled, one.full, one.refuses) = (false, false, None);
         if !one.hung {
             self.take_up(server);
         }
@@ -431,7 +452,7 @@ impl World {
         let server = setting::server_name(self.random.index(self.servers.len()));
         let to = self.random.permille(500).then(|| server.clone());
         let dry_run = self.random.permille(150);
-        let request = match self.random.weighted(&[10, 3, 1, 2, 2, 1, 1, 2]) {
+        let request = match self.random.weighted(&[10, 3, 1, 2, 2, 1, 1, 2, 4]) {
             0 => Request::Switchover { cluster, to, dry_run },
             1 => Request::Failover { cluster, to, accept_loss: false, dry_run },
             2 => Request::Adopt { cluster, primary: server },
@@ -439,9 +460,18 @@ impl World {
             4 => Request::Status { cluster: None },
             5 => Request::Events { after: 0, limit: 100, cluster: None },
             6 => Request::Procedure { cluster, id: None },
-            _ => Request::Repair { cluster, dry_run },
+            7 => Request::Repair { cluster, dry_run },
+            _ => self.some_rejoin(server, dry_run),
         };
         self.request(watcher, request);
+    }
+
+    /// That a server should follow again, sometimes with new data although its own would do.
+    fn some_rejoin(&mut self, server: ServerName, dry_run: bool) -> Request {
+        let (rebuild, named) = (self.random.permille(600), self.random.permille(300));
+        let donor = setting::server_name(self.random.index(self.servers.len()));
+        let (cluster, donor) = (setting::cluster(), named.then_some(donor));
+        Request::Rejoin { cluster, server, rebuild, donor, accept_loss: false, dry_run }
     }
 
     /// Maintenance that begins, of a server or all, or ends.

@@ -7,7 +7,7 @@ use crate::setting;
 use regent::decision::gtid::Gtids;
 use regent::decision::plan::Facts;
 use regent::decision::report::{
-    Channel, Receiver, ReplicationError, SemiSync, Settings, Status, Writable,
+    Channel, Receiver, ReplicationError, SemiSync, Settings, Status, StorageFault, Writable,
 };
 use regent::decision::topology::{Flavor, Version};
 use std::collections::VecDeque;
@@ -121,8 +121,8 @@ pub struct Server {
     pub stalled: bool,
     /// All connection slots are taken.
     pub full: bool,
-    /// Its storage has no room left: writes wait for some, and whoever makes a file is told.
-    pub no_room: bool,
+    /// Why its storage takes nothing more: writes wait, and whoever makes a file is told.
+    pub refuses: Option<StorageFault>,
     /// How much longer than usual an answer takes.
     pub busy: u64,
     /// The applier leaves each transaction for so long, on purpose.
@@ -159,7 +159,7 @@ impl Server {
             applied_at: 0,
             stalled: false,
             full: false,
-            no_room: false,
+            refuses: None,
             busy: 0,
             delay: 0,
             backlog: Vec::new(),
@@ -179,6 +179,11 @@ impl Server {
 
     pub fn answers(&self, now: u64) -> bool {
         self.up && !self.hung && now >= self.ready_at
+    }
+
+    /// Whether it runs and has applied all that it received.
+    pub fn is_settled(&self) -> bool {
+        self.up && self.relay.is_empty() && self.executed.contains(&self.received())
     }
 
     pub fn received(&self) -> Held {
@@ -240,7 +245,7 @@ impl Server {
     pub fn crash(&mut self) {
         self.up = false;
         (self.hung, self.stalled, self.full) = (false, false, false);
-        self.no_room = false;
+        self.refuses = None;
         self.backlog.clear();
         if let Some(following) = &mut self.following {
             following.connected = false;

@@ -5,7 +5,7 @@ use crate::network::Node;
 use crate::setting::{self, Flaw};
 use crate::world::{Event, LocalClock, MILLI, SECOND, World};
 use regent::decision::procedure::{Kind, Procedure};
-use regent::decision::report::{Sight, StorageFault, Trouble};
+use regent::decision::report::{Sight, Trouble};
 use regent::decision::topology::{DataCenter, ProxyName, ServerName, WatcherName};
 use regent::watcher::{
     CanaryResult, Input, Output, PeerMessage, Record, Setup, StepOrder, Stored, Watcher,
@@ -202,11 +202,11 @@ impl World {
     fn canary(&self, number: usize, server: usize) -> (u64, CanaryResult) {
         let reached = self.network.connects(Node::Watcher(number), Node::Server(server));
         let one = &self.servers[server];
-        match (reached && one.up && !one.full, one.stalled || one.hung) {
-            (false, _) => (10 * MILLI, CanaryResult::Unknown),
-            (true, true) if one.no_room => (SECOND, CanaryResult::Refused(StorageFault::Full)),
-            (true, true) => (SECOND, CanaryResult::Stalled),
-            (true, false) => (2 * MILLI, CanaryResult::Written),
+        match (reached && one.up && !one.full, one.stalled || one.hung, one.refuses) {
+            (false, _, _) => (10 * MILLI, CanaryResult::Unknown),
+            (true, true, Some(fault)) => (SECOND, CanaryResult::Refused(fault)),
+            (true, true, None) => (SECOND, CanaryResult::Stalled),
+            (true, false, _) => (2 * MILLI, CanaryResult::Written),
         }
     }
 

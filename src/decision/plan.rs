@@ -101,7 +101,7 @@ pub enum Step {
 
 impl Step {
     /// The kinds of steps, as [`Step::kind`] says them.
-    pub const KINDS: [&'static str; 8] = [
+    pub const KINDS: [&'static str; 11] = [
         "read_only",
         "receiver_stopped",
         "caught_up",
@@ -110,6 +110,9 @@ impl Step {
         "writable",
         "fenced",
         "following",
+        "detached",
+        "exported",
+        "rebuilt",
     ];
 
     /// The server it acts on.

@@ -53,7 +53,11 @@ async fn full(stage: &mut Stage) -> Outcome {
 
 async fn settle(stage: &mut Stage) -> Outcome {
     stage.writes_go_on().await?;
-    // MySQL ends itself when it cannot write its log.
+    // MySQL ends itself when it cannot write its log, some of it only when it is to take no writes.
+    let settled = |shop: &crate::asking::Shop| {
+        !shop.busy() && matches!(shop.health("db1"), "healthy" | "replica_unreachable")
+    };
+    stage.until_shop("it is clear what becomes of db1", settled).await?;
     if !stage.server("db1").is_running() {
         stage.server("db1").restart().await?;
     }
