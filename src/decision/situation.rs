@@ -51,6 +51,8 @@ pub struct View {
     /// How long ago the server was last seen to receive something from its source, be it only a
     /// heartbeat; `None` when never.
     pub heard_source: Option<Duration>,
+    /// For how long it has been set to follow what it follows, as far as was seen.
+    pub following: Duration,
     /// How long ago it was last alive to this watcher; `None` when never.
     pub last_alive: Option<Duration>,
     /// What it held when it was last alive to this watcher, if it no longer is.
@@ -67,6 +69,7 @@ impl View {
             times: 50,
             falls: 0,
             heard_source: None,
+            following: Duration::from_secs(10),
             last_alive: None,
             held: None,
         }
@@ -181,7 +184,8 @@ impl Situation {
         witnesses
     }
 
-    /// Replicas that try to receive from the primary and hear nothing, though they are well.
+    /// Replicas that try to receive from the primary and hear nothing, though they are well and had time
+    /// to come to terms with it: over a long line that alone takes two seconds.
     pub fn deaf(&self) -> Vec<&ServerName> {
         let witnesses = self.witnesses();
         let heard =
@@ -193,7 +197,13 @@ impl Situation {
             };
             channel.filter(of_primary).is_some_and(Channel::listens)
         };
-        let deaf = self.replicas().filter(|replica| listens(replica) && !heard(replica));
+        let settled = |replica: &&ServerSpec| {
+            let least = witness_window(&self.timing) * 3;
+            self.fresh(&replica.name).all(|(_, view)| view.following >= least)
+        };
+        let deaf = self
+            .replicas()
+            .filter(|replica| listens(replica) && settled(replica) && !heard(replica));
         deaf.map(|replica| &replica.name).collect()
     }
 

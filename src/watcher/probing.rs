@@ -5,7 +5,7 @@ use crate::decision::gtid::Gtids;
 use crate::decision::report::{Receiver, Sight, Status};
 use crate::decision::situation::{View, witness_window};
 use crate::decision::topology::{
-    ClusterName, Clusters, ServerKey, ServerName, Timing, WatcherName,
+    ClusterName, Clusters, Endpoint, ServerKey, ServerName, Timing, WatcherName,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -125,6 +125,9 @@ struct Row {
     held: Option<Gtids>,
     /// The last probes, a bit for each that showed no life, the newest lowest.
     silences: u32,
+    /// What it was last seen to follow, and since when; zero for what it followed when first seen.
+    source: Option<Endpoint>,
+    source_since: Moment,
 }
 
 /// What a report changed.
@@ -151,6 +154,8 @@ impl Table {
                 last_alive: alive,
                 held: None,
                 silences: u32::from(alive.is_none()),
+                source: source_of(&sight),
+                source_since: Moment::ZERO,
                 sight,
             };
             rows.insert(from.clone(), row);
@@ -167,6 +172,11 @@ impl Table {
         }
         if received_something(&row.sight, &sight) && !old_news {
             row.heard = Some(now);
+        }
+        if alive.is_some() && row.source != source_of(&sight) {
+            row.source = source_of(&sight);
+            // What it followed before it was first alive is not known.
+            row.source_since = row.last_alive.map_or(Moment::ZERO, |_| now);
         }
         row.silences = row.silences << 1 | u32::from(alive.is_none());
         row.held = match (std::mem::replace(&mut row.sight, sight), &row.sight) {
@@ -220,6 +230,7 @@ impl Table {
                 times: row.times,
                 falls: falls(row.silences),
                 heard_source: heard.or(young.then_some(Duration::ZERO)),
+                following: now.since(row.source_since),
                 last_alive: row.last_alive.map(|alive| now.since(alive)),
                 held: row.held.clone(),
             }
@@ -231,6 +242,10 @@ impl Table {
 /// How often an answer was followed by silence.
 fn falls(silences: u32) -> u32 {
     (silences & !(silences >> 1) & (u32::MAX >> 1)).count_ones()
+}
+
+fn source_of(sight: &Sight) -> Option<Endpoint> {
+    sight.status().and_then(Status::channel).map(|channel| channel.source.clone())
 }
 
 /// Whether a status changed in a way that decisions look at.
@@ -264,4 +279,36 @@ fn received_something(before: &Sight, after: &Sight) -> bool {
 fn mix(seed: u64, bytes: &[u8]) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325_u64 ^ seed;
     bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::sketch;
+
+    #[test]
+    fn a_change_of_source_is_dated() {
+        let seen = |source: &str| {
+            let text = format!(
+                "primary: db1\nservers: [{{ name: db1 }}, {{ name: db2 }}, \
+                                {{ name: db3, follows: {source} }}]"
+            );
+            let situation = sketch::read(&text).unwrap().situation;
+            let views = situation.views.get(&ServerName::from("db3")).unwrap();
+            views.values().next().unwrap().sight.clone()
+        };
+        let (watcher, timing) = (WatcherName::from("w1"), Timing::default());
+        let key = ServerKey { cluster: "shop".into(), server: "db3".into() };
+        let mut table = Table::default();
+        let mut following = |at: u64, sight: Sight| {
+            let now = Moment(at * 1_000_000);
+            table.note(now, &watcher, key.clone(), sight);
+            table.views(now, &key, &timing).get(&watcher).unwrap().following.as_secs()
+        };
+        // What it followed when first seen it may have followed for ever.
+        assert_eq!(following(50, seen("db1")), 50);
+        assert_eq!(following(60, seen("db2")), 0);
+        assert_eq!(following(61, Sight::Hung), 1);
+        assert_eq!(following(62, seen("db2")), 2);
+    }
 }

@@ -428,6 +428,7 @@ impl Frame<'_> {
             view.age = seen.age.map_or(view.age, |span| span.0);
             view.times = seen.probes.unwrap_or(view.times);
             view.falls = seen.falls;
+            view.following = form.following.map_or(view.following, |span| span.0);
             view.last_alive = Some(view.lasting);
             let connected = status.channel().filter(|it| it.receiver == Receiver::Connected);
             view.heard_source = match (&form.heard, connected) {

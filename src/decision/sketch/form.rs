@@ -114,6 +114,7 @@ pub(super) struct ServerForm {
     #[serde(default)]
     pub crowded: bool,
     pub heard: Option<OneOf<Never, Span>>,
+    pub following: Option<Span>,
     #[serde(default)]
     pub semi_sync: SemiSyncForm,
     pub version: Option<Dotted>,
