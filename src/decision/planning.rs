@@ -446,17 +446,23 @@ fn protect(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     stages
 }
 
-/// Where commits wait while replicas are yet to be asked for acknowledgements: the stage after which
-/// one of them holds all of these commits. What it received before it was asked, it never
-/// acknowledges.
+/// Where commits wait, and replicas that are yet to be asked for acknowledgements hold all of them:
+/// the stage that makes sure of that. What they received before they were asked, they never
+/// acknowledge. One that is still to get there is not waited for, as nothing is proven while a plan
+/// is open that lets commits go.
 fn hold(situation: &Situation, primary: &ServerSpec, asked: &[Step]) -> Option<Stage> {
     let status = situation.status(&primary.name)?;
-    if asked.is_empty() || !durability::blocked(status) || !durability::tells_what_waits(status) {
+    if !durability::blocked(status) || !durability::tells_what_waits(status) {
         return None;
     }
-    let is_asked = |one: &&ServerSpec| asked.iter().any(|step| step.server() == &one.name);
+    let holds = |one: &&ServerSpec| {
+        let theirs = situation.status(&one.name);
+        asked.iter().any(|step| step.server() == &one.name)
+            && theirs.is_some_and(|theirs| theirs.executed.contains(&status.executed))
+    };
     let held = |one| caught_up(one, &status.executed, PATIENCE);
-    Some(one_of("hold", situation.replicas().filter(is_asked).map(held).collect()))
+    let steps: Vec<_> = situation.replicas().filter(holds).map(held).collect();
+    (!steps.is_empty()).then(|| one_of("hold", steps))
 }
 
 /// The stage that lets commits end which replicas hold. What ends unanswered meanwhile is on record:
