@@ -9,10 +9,12 @@ mod asking;
 mod stage;
 
 mod adoption;
+mod clocks;
 mod copying;
 mod credentials;
 mod death;
 mod durability;
+mod fencing;
 mod lagging;
 mod leaders;
 mod maintaining;
