@@ -15,6 +15,7 @@ mod credentials;
 mod death;
 mod durability;
 mod fencing;
+mod forcing;
 mod lagging;
 mod leaders;
 mod maintaining;
