@@ -9,10 +9,13 @@ mod asking;
 mod stage;
 
 mod adoption;
+mod clocks;
 mod copying;
 mod credentials;
 mod death;
 mod durability;
+mod fencing;
+mod forcing;
 mod lagging;
 mod leaders;
 mod maintaining;

@@ -378,6 +378,15 @@ impl Stage {
         Ok(())
     }
 
+    /// How many acknowledged orders of writers that ended a server lacks.
+    pub async fn missing_on(&self, server: &str) -> Outcome<u64> {
+        let mut count = 0;
+        for report in &self.reports {
+            count += report.missing_rows(self.peek(server).address()).await?.len() as u64;
+        }
+        Ok(count)
+    }
+
     /// How many orders a server holds of each writer; an error when an acknowledged one is missing.
     async fn held_by(&self, server: &str) -> Outcome<Vec<u64>> {
         let mut all = Vec::new();

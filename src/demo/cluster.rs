@@ -31,8 +31,8 @@ pub struct Cluster {
     /// The configuration file of the watchers and the proxies.
     pub configuration: PathBuf,
     program: PathBuf,
-    /// Where the database's client programs are.
-    programs: PathBuf,
+    /// What watchers and proxies find in their environment.
+    environment: Vec<(&'static str, OsString)>,
     directory: StateDirectory,
 }
 
@@ -50,6 +50,8 @@ pub struct ClusterOptions {
     pub durability: &'static str,
     /// Where everything stands; on loopback when absent.
     pub sites: Option<Sites>,
+    /// What its watchers and proxies find in their environment beside this process's own.
+    pub environment: Vec<(&'static str, OsString)>,
 }
 
 /// A watcher or proxy, running or not.
@@ -79,7 +81,15 @@ impl ClusterOptions {
     /// A lossless cluster of this flavour in a directory of its own.
     pub fn new(flavor: DatabaseFlavor) -> ClusterOptions {
         let durability = "lossless";
-        ClusterOptions { flavor, program: None, directory: None, durability, sites: None }
+        let environment = Vec::new();
+        ClusterOptions {
+            flavor,
+            program: None,
+            directory: None,
+            durability,
+            sites: None,
+            environment,
+        }
     }
 }
 
@@ -101,7 +111,8 @@ impl Cluster {
             Some(sites) => sites.clone(),
             None => Sites::loopback()?,
         };
-        let programs = installation.program("");
+        let mut environment = options.environment.clone();
+        environment.push(("REGENT_PROGRAMS", installation.program("").into_os_string()));
         let set = ServerSet::new(directory.path.join("servers"), installation)?;
         set.template().await?;
         let start = |site: &Site| {
@@ -120,7 +131,7 @@ impl Cluster {
             None => std::env::current_exe()?,
         };
         let nodes = Vec::new();
-        Ok(Cluster { servers, nodes, api, sites, configuration, program, programs, directory })
+        Ok(Cluster { servers, nodes, api, sites, configuration, program, environment, directory })
     }
 
     /// Starts the watchers and the proxies.
@@ -161,7 +172,7 @@ impl Cluster {
         if !node.process.as_mut().is_some_and(Process::is_running) {
             let (program, arguments) = (self.program.clone(), node.arguments.clone());
             let network = node.network.clone();
-            let environment = vec![("REGENT_PROGRAMS", self.programs.clone().into_os_string())];
+            let environment = self.environment.clone();
             let launch =
                 Launch { program, arguments, log, network, environment, ..Launch::default() };
             node.process = Some(Process::start(launch)?);
