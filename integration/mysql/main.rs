@@ -27,3 +27,4 @@ mod probes;
 mod rejoining;
 mod steps;
 mod storage;
+mod torn;

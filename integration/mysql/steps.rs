@@ -84,12 +84,6 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
     cluster.until(0, "a client", |it| it.semi_sync.source && it.semi_sync.clients == 1).await;
     cluster.insert(0).await;
     cluster.done(1, cluster.step("receiver_stopped", 1)).await;
-    if flavor == Mysql {
-        // The sessions to end are root's, which only an account with this privilege may touch.
-        let mut root = cluster.servers[0].connect().await.unwrap();
-        root.query_drop("SET SESSION sql_log_bin = 0").await.unwrap();
-        root.query_drop("GRANT SYSTEM_USER ON *.* TO regent@'%'").await.unwrap();
-    }
     let mut waiting = cluster.session(0).await;
     let commit = tokio::spawn(async move { waiting.query_drop("COMMIT").await });
     let open = cluster.session(0).await;

@@ -32,8 +32,8 @@ pub fn monitor_grants(flavor: DatabaseFlavor, account: &str) -> Vec<String> {
             "SELECT ON mysql.*",
             // Acting: read-only flags, semi-sync, replication, sessions to end, cloning.
             "SYSTEM_VARIABLES_ADMIN, SESSION_VARIABLES_ADMIN, REPLICATION_SLAVE_ADMIN ON *.*",
-            "CONNECTION_ADMIN, SERVICE_CONNECTION_ADMIN, BINLOG_ADMIN, BACKUP_ADMIN, CLONE_ADMIN, \
-             RELOAD, SHUTDOWN ON *.*",
+            "CONNECTION_ADMIN, SERVICE_CONNECTION_ADMIN, SYSTEM_USER, BINLOG_ADMIN, BACKUP_ADMIN, \
+             CLONE_ADMIN, RELOAD, SHUTDOWN ON *.*",
             "INSERT, DELETE ON mysql.plugin",
             // Names of columns, for exports that people can read; no rows.
             "REFERENCES ON *.*",

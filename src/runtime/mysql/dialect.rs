@@ -303,6 +303,24 @@ impl Dialect {
         }
     }
 
+    /// Asks for the session that applies a channel, where it waits within a transaction whose rest was
+    /// not received. It does not stop then for a minute, and stops at once when its session is ended.
+    pub fn torn_applier(&self, channel: &str) -> Option<String> {
+        let channel = quoted(channel);
+        match self.flavor {
+            Flavor::MySql => Some(format!(
+                "SELECT CAST(t.PROCESSLIST_ID AS UNSIGNED) \
+                 FROM performance_schema.replication_applier_status_by_coordinator c \
+                 JOIN performance_schema.threads t USING (THREAD_ID) \
+                 WHERE c.CHANNEL_NAME = {channel} AND EXISTS (SELECT 1 \
+                 FROM performance_schema.replication_applier_status_by_worker w \
+                 WHERE w.CHANNEL_NAME = {channel} AND w.APPLYING_TRANSACTION <> '')"
+            )),
+            // Its applier stops there at once.
+            Flavor::MariaDb => None,
+        }
+    }
+
     /// Ends a session.
     pub fn kill(&self, session: u64) -> String {
         format!("KILL {session}")

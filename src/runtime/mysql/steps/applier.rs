@@ -1,7 +1,8 @@
 //! A server has applied all it must hold.
 
+use super::read_only::{GONE, KILL_DENIED};
 use super::semi_sync;
-use super::session::{Session, StepError, position};
+use super::session::{PAUSE, Session, StepError, position};
 use crate::decision::gtid::Gtids;
 use crate::decision::plan::Facts;
 use crate::decision::report::{Channel, Receiver, Status, Writable};
@@ -92,4 +93,31 @@ async fn start(session: &mut Session, channel: &Channel, status: &Status) -> Res
     }
     let start = session.dialect.start(Threads::Applier, &channel.name);
     session.run(&start).await
+}
+
+/// Ends an applier that waits for the rest of a transaction which a dead source never sent, nor told
+/// anybody that it was committed; whatever else it is at is rolled back too.
+pub(super) async fn end_torn(session: &mut Session, channel: &str) -> Result<(), StepError> {
+    let Some(question) = session.dialect.torn_applier(channel) else {
+        return Ok(());
+    };
+    loop {
+        let appliers: Vec<u64> = session.ask(&question).await?;
+        if appliers.is_empty() {
+            return Ok(());
+        }
+        match session.end(&appliers).await?.first() {
+            None | Some((_, GONE)) => tokio::time::sleep(PAUSE).await,
+            Some((_, KILL_DENIED)) => {
+                return Err(StepError::Retry(
+                    "its applier waits within a transaction, and ending it takes the privilege \
+                     SYSTEM_USER"
+                        .to_owned(),
+                ));
+            }
+            Some((_, code)) => {
+                return Err(StepError::Failed(format!("error {code} while ending its applier")));
+            }
+        }
+    }
 }

@@ -31,10 +31,10 @@ const OVERDUE: u16 = 1969;
 const LOCK_OVERDUE: u16 = 1205;
 
 /// There is no such session any more.
-const GONE: u16 = 1094;
+pub(super) const GONE: u16 = 1094;
 
 /// The account may not end sessions of that one.
-const KILL_DENIED: u16 = 1095;
+pub(super) const KILL_DENIED: u16 = 1095;
 
 pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepError> {
     let status = ensure(session).await?;

@@ -1,6 +1,6 @@
 //! A server follows nobody and takes writes.
 
-use super::applier::drain;
+use super::applier::{drain, end_torn};
 use super::read_only::end_earlier_attempts;
 use super::session::{Session, StepError, position};
 use crate::decision::plan::Facts;
@@ -21,6 +21,7 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
     // What was received and not applied would be lost with the relay log.
     let drained = drain(session).await?;
     for channel in &drained.channels {
+        end_torn(session, &channel.name).await?;
         let stop = session.dialect.stop(Threads::Both, &channel.name);
         let forget = session.dialect.forget(&channel.name);
         session.run(&format!("{stop}; {forget}")).await?;
