@@ -43,6 +43,8 @@ async fn survive_a_repoint(flavor: DatabaseFlavor) {
     cluster.done(2, cluster.following(2, 1)).await;
     assert_eq!(options(&cluster).await, before);
     assert_eq!(cluster.status(2).await.channel().unwrap().source, cluster.address(1));
+    // What it had received and not applied, it gets again from the new source.
+    cluster.until(2, "applied", |it| it.executed.contains(&all)).await;
     assert_eq!(cluster.rows(2).await, 1, "the delayed transaction was thrown away");
 }
 
