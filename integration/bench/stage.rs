@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use regent::api::client::Client;
 use regent::api::types::{
-    ClusterView, EventView, OpenedBody, ProcedureView, StatusView, SwitchoverBody,
+    ClusterView, EventView, OpenedBody, ProcedureView, RejoinBody, StatusView, SwitchoverBody,
 };
 use regent::demo::cluster::{Cluster, ClusterOptions};
 use regent::demo::servers::DatabaseFlavor;
@@ -101,6 +101,14 @@ impl Stage {
         };
         let limit = Duration::from_secs(30);
         timeout(limit, asking).await.context("the switchover did not end within 30 s")?
+    }
+
+    /// Asks for a server to get another one's data.
+    pub async fn rejoin(&self, server: &str) -> Result<()> {
+        let path = format!("/v1/clusters/{}/rejoin", Cluster::NAME);
+        let body = RejoinBody { server: server.to_owned(), rebuild: true, ..RejoinBody::default() };
+        self.client.post::<OpenedBody>(&path, &body).await?;
+        Ok(())
     }
 
     /// The newest procedure.
