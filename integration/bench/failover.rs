@@ -130,23 +130,10 @@ async fn campaign(
         next_client: 1,
         ledger: Ledger::default(),
     };
-    for number in 1..=runs {
-        for event in events {
-            let run = campaign.run(*event).await;
-            let run = run.with_context(|| format!("{flavor} {event} {number}"))?;
-            progress(&format!("{flavor} {event} {number}/{runs}: {}", run.line()));
-            done.push(run);
-        }
-    }
-    let problems = campaign.ledger.settle(&campaign.stage.cluster).await;
-    for problem in &problems {
-        progress(&format!("  problem: {problem}"));
-    }
-    if let Some(last) = done.last_mut() {
-        last.problems.extend(problems);
-    }
+    let played = campaign.play(events, runs, done).await;
+    // Whoever comes next gets the same addresses.
     campaign.stage.cluster.stop().await;
-    Ok(())
+    played
 }
 
 struct Campaign<'l> {
@@ -159,6 +146,26 @@ struct Campaign<'l> {
 }
 
 impl Campaign<'_> {
+    async fn play(&mut self, events: &[Event], runs: u32, done: &mut Vec<Run>) -> Result<()> {
+        let flavor = self.flavor;
+        for number in 1..=runs {
+            for event in events {
+                let run = self.run(*event).await;
+                let run = run.with_context(|| format!("{flavor} {event} {number}"))?;
+                progress(&format!("{flavor} {event} {number}/{runs}: {}", run.line()));
+                done.push(run);
+            }
+        }
+        let problems = self.ledger.settle(&self.stage.cluster).await;
+        for problem in &problems {
+            progress(&format!("  problem: {problem}"));
+        }
+        if let Some(last) = done.last_mut() {
+            last.problems.extend(problems);
+        }
+        Ok(())
+    }
+
     async fn run(&mut self, event: Event) -> Result<Run> {
         self.bring_together(event).await?;
         let last_event = self.stage.last_event().await?;
@@ -253,7 +260,7 @@ impl Campaign<'_> {
         let beside = sites.servers.iter().find(|site| site.data_center == place);
         let beside = beside.context("no server stands beside the leader")?.name;
         if self.stage.primary().await? != beside {
-            self.stage.switch_over(Some(beside)).await?;
+            self.stage.switch_over_once_it_can(beside, MEND).await?;
             self.stage.wait_until_healthy(MEND).await?;
         }
         Ok(())

@@ -103,6 +103,17 @@ impl Stage {
         timeout(limit, asking).await.context("the switchover did not end within 30 s")?
     }
 
+    /// As [`Stage::switch_over`], again and again while the server is refused: it may have come back a
+    /// moment ago.
+    pub async fn switch_over_once_it_can(&self, to: &str, limit: Duration) -> Result<()> {
+        let asking = async {
+            while self.switch_over(Some(to)).await.is_err() {
+                sleep(LOOK * 10).await;
+            }
+        };
+        timeout(limit, asking).await.with_context(|| format!("{to} could not take over"))
+    }
+
     /// Asks for a server to get another one's data.
     pub async fn rejoin(&self, server: &str) -> Result<()> {
         let path = format!("/v1/clusters/{}/rejoin", Cluster::NAME);
