@@ -27,9 +27,6 @@ pub const WRITES_AGAIN: Duration = Duration::from_secs(60);
 /// How long a cluster may take to mend itself after an event; an emptied server fetches everything that
 /// was ever written.
 pub const MEND: Duration = Duration::from_secs(300);
-/// How long a former primary may take to follow again by itself; then its data is replaced on request, as
-/// Regent does that unasked only so often an hour.
-const REJOIN: Duration = Duration::from_secs(8);
 
 /// What one run showed.
 #[derive(Clone, Debug, Serialize)]
@@ -266,19 +263,14 @@ impl Campaign<'_> {
         Ok(())
     }
 
-    /// Makes the cluster whole again: the former primary comes back, with a copy of another's data when
-    /// it holds transactions that nobody else has.
+    /// Lets the former primary come back; Regent makes the cluster whole again, with a copy of another's
+    /// data when it holds transactions that nobody else has.
     async fn bring_back(&mut self, event: Event, former: &str, run: &mut Run) -> Result<()> {
         if let Some(fault) = event.fault() {
             fault.end(self.lab.as_deref_mut(), &mut self.stage.cluster, former).await?;
             let server = self.stage.cluster.server(former).context("no such server")?;
             if event == Event::Kill && server.is_writable().await? {
                 run.problems.push(format!("{former} came back writable"));
-            }
-            if self.stage.wait_until_healthy(REJOIN).await.is_err() {
-                // Refused where that is under way already.
-                let ordered = self.stage.rejoin(former).await;
-                progress(&format!("  asked for {former} to be rebuilt: {}", said(&ordered)));
             }
         }
         if let Err(error) = self.stage.wait_until_healthy(MEND).await {
@@ -301,10 +293,6 @@ impl Campaign<'_> {
         }
         Ok(())
     }
-}
-
-fn said(ordered: &Result<()>) -> String {
-    ordered.as_ref().map_or_else(|why| format!("{why:#}"), |()| "opened".to_owned())
 }
 
 /// Writers, each with its data center.

@@ -48,6 +48,8 @@ pub struct ClusterOptions {
     pub directory: Option<PathBuf>,
     /// `lossless` or `best_effort`, or a mapping.
     pub durability: &'static str,
+    /// A file with rules in place of the default ones.
+    pub rules: Option<PathBuf>,
     /// Where everything stands; on loopback when absent.
     pub sites: Option<Sites>,
     /// What its watchers and proxies find in their environment beside this process's own.
@@ -87,6 +89,7 @@ impl ClusterOptions {
             program: None,
             directory: None,
             durability,
+            rules: None,
             sites: None,
             environment,
         }
@@ -123,7 +126,11 @@ impl Cluster {
         if let [first, others @ ..] = servers.as_slice() {
             set.replicate(first, &others.iter().collect::<Vec<_>>()).await?;
         }
-        let configuration = sites.configure(NAME, options.durability, &directory.path)?;
+        let configuration = sites.configure(
+            NAME,
+            (options.durability, options.rules.as_deref()),
+            &directory.path,
+        )?;
         let urls = sites.watchers.iter().map(|site| format!("http://{}", site.address(1)));
         let api = Api::new(urls.collect())?;
         let program = match &options.program {

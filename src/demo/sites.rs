@@ -67,7 +67,7 @@ impl Sites {
     pub(super) fn configure(
         &self,
         cluster: &str,
-        durability: &str,
+        (durability, rules): (&str, Option<&Path>),
         directory: &Path,
     ) -> Result<PathBuf, DemoError> {
         let mut text = String::from("# Written by `regent demo`.\nwatchers:\n");
@@ -99,7 +99,8 @@ impl Sites {
             text +=
                 &format!("      {role}: {{ user: {}, password_file: {quoted} }}\n", account.user);
         }
-        text += &format!("    durability: {durability}\n    rules: default\n");
+        let rules = serde_json::Value::from(rules.map_or("default".into(), Path::to_string_lossy));
+        text += &format!("    durability: {durability}\n    rules: {rules}\n");
         let [write, read] = self.proxy_listeners();
         text += &format!("    proxy: {{ write: {write}, read: {read}, max_replica_lag: 5s }}\n");
         let path = directory.join("regent.yaml");
