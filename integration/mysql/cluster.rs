@@ -109,7 +109,7 @@ impl Cluster {
         match kind {
             "read_only" => Step::ReadOnly { server },
             "receiver_stopped" => Step::ReceiverStopped { server },
-            "writable" => Step::Writable { server },
+            "writable" => Step::Writable { server, acks: 0 },
             "detached" => Step::Detached { server },
             other => panic!("no step {other}"),
         }

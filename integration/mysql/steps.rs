@@ -73,6 +73,21 @@ async fn fails_over_and_back(flavor: DatabaseFlavor) {
     assert_eq!(cluster.status(0).await.writable, Writable::Closed, "restarted writable");
 }
 
+/// A candidate that restarts in the middle of its promotion waits for acknowledgements all the same.
+async fn opens_with_commits_waiting(flavor: DatabaseFlavor) {
+    let Some(mut cluster) = Cluster::replicating(flavor, 2).await else {
+        return;
+    };
+    cluster.servers[0].kill9();
+    cluster.done(1, Step::CommitsWait { server: cluster.name(1), acks: 1 }).await;
+    cluster.servers[1].restart().await.unwrap();
+    assert!(!cluster.status(1).await.semi_sync.source, "the switch outlived a restart");
+    cluster.done(1, Step::Writable { server: cluster.name(1), acks: 1 }).await;
+    let open = cluster.status(1).await;
+    assert!(open.writable == Writable::Open && open.semi_sync.source, "{open:?}");
+    assert_eq!(open.semi_sync.acks, 1);
+}
+
 /// A commit that waits for an acknowledgement must not keep the server open.
 async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
     let Some(cluster) = Cluster::replicating(flavor, 2).await else {
@@ -409,6 +424,7 @@ async fn names_a_broken_applier(flavor: DatabaseFlavor) {
 }
 
 both! {
+    opens_with_commits_waiting
     fails_over_and_back closes_past_waiting_commits refuses_without_permit
     closes_under_writes drains_before_it_promotes names_a_broken_applier waits_for_all_who_acknowledge
 }

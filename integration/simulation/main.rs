@@ -25,7 +25,7 @@ use sweep::{Run, sweep};
 const SEEDS: u64 = 150;
 
 /// Seeds that once broke a promise.
-const PINNED: [u64; 3] = [537, 1128, 1674];
+const PINNED: [u64; 5] = [537, 1128, 1674, 3706, 4419];
 
 #[test]
 fn promises_are_kept() {

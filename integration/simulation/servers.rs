@@ -186,6 +186,13 @@ impl Server {
         self.up && self.relay.is_empty() && self.executed.contains(&self.received())
     }
 
+    /// Lets commits wait for so many acknowledgements; zero leaves it as it is.
+    pub fn wait_for(&mut self, acks: u32) {
+        if acks > 0 {
+            (self.source_on, self.acks) = (true, acks);
+        }
+    }
+
     pub fn received(&self) -> Held {
         match &self.following {
             Some(following) => self.executed.union(&following.received),

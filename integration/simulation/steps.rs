@@ -163,7 +163,7 @@ impl World {
             }
             Step::CommitsWait { acks, .. } => Some(self.commits_wait(task, acks)),
             Step::Acknowledges { on, .. } => self.acknowledges(task, on),
-            Step::Writable { .. } => self.writable(task),
+            Step::Writable { acks, .. } => self.writable(task, acks),
             Step::Fenced { .. } => Some(self.fence(task)),
             Step::Following { source, .. } => self.follow(task, setting::server_number(&source)),
             Step::Detached { .. } => Some(self.detach(task)),
@@ -264,9 +264,10 @@ impl World {
         })
     }
 
-    fn writable(&mut self, task: &mut Task) -> Option<Outcome> {
-        let server = &self.servers[task.server];
+    fn writable(&mut self, task: &mut Task, acks: u32) -> Option<Outcome> {
+        let server = &mut self.servers[task.server];
         if server.writable == Writable::Open && server.following.is_none() {
+            server.wait_for(acks);
             self.server_opened(task.server, task.order.epoch);
             return Some(self.done(task));
         }
@@ -288,6 +289,7 @@ impl World {
         server.following = None;
         server.relay.clear();
         server.closed_at_restart = true;
+        server.wait_for(acks);
         server.writable = Writable::Open;
         self.server_opened(task.server, task.order.epoch);
         Some(self.done(task))

@@ -533,7 +533,7 @@ impl ClusterState {
                     regime.degraded = *acks == 0 && chosen;
                 }
             }
-            Step::Writable { server } => {
+            Step::Writable { server, .. } => {
                 let closed = matches!(self.writer, Writer::Closed { .. });
                 if kind.closes_route() || closed {
                     self.primaries.insert(server.clone());

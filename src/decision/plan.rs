@@ -48,6 +48,10 @@ pub enum Step {
     Writable {
         /// Where.
         server: ServerName,
+        /// For how many acknowledgements commits wait from the first one on; zero where that is not
+        /// this step's to say. A server that restarted since [`Step::CommitsWait`] waits for none.
+        #[serde(default)]
+        acks: u32,
     },
     /// Is out of service: a command that its operators declared took it out from outside, whatever
     /// state it is in.
@@ -123,7 +127,7 @@ impl Step {
             | Step::CaughtUp { server, .. }
             | Step::CommitsWait { server, .. }
             | Step::Acknowledges { server, .. }
-            | Step::Writable { server }
+            | Step::Writable { server, .. }
             | Step::Fenced { server, .. }
             | Step::Following { server, .. }
             | Step::Detached { server }
@@ -183,7 +187,7 @@ impl fmt::Display for Step {
             }
             Step::Acknowledges { server, on: true } => write!(f, "{server} acknowledges"),
             Step::Acknowledges { server, on: false } => write!(f, "{server} does not acknowledge"),
-            Step::Writable { server } => write!(f, "{server} takes writes"),
+            Step::Writable { server, .. } => write!(f, "{server} takes writes"),
             Step::Fenced { server, .. } => write!(f, "{server} is taken out of service"),
             Step::Following { server, source, .. } => write!(f, "{server} follows {source}"),
             Step::Detached { server } => write!(f, "{server} follows nobody"),

@@ -210,7 +210,7 @@ fn promotion(
     let mut ready: Vec<_> = unblock(situation, to).map(must).into_iter().collect();
     ready.push(must(caught_up(to, everything, within)));
     ready.push(must(Step::CommitsWait { server: to.name.clone(), acks: wanted.acks }));
-    let mut opening = vec![must(Step::Writable { server: to.name.clone() })];
+    let mut opening = vec![must(Step::Writable { server: to.name.clone(), acks: wanted.acks })];
     let others = situation.spec.servers.iter().filter(|other| other.name != to.name);
     for other in others.filter(|other| !situation.is_rebuilding(&other.name)) {
         let former = other.name == procedure.from;
@@ -380,7 +380,7 @@ pub fn reopen(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
         stages.push(gather);
     }
     let wait = Step::CommitsWait { server: primary.name.clone(), acks: wanted.acks };
-    let open = Step::Writable { server: primary.name.clone() };
+    let open = Step::Writable { server: primary.name.clone(), acks: wanted.acks };
     stages.push(stage("reopen", vec![must(wait), must(open)]));
     stages
 }

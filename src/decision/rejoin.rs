@@ -220,7 +220,7 @@ fn rebuild(
     let follow = attach(situation, server);
     let open = [
         Step::CommitsWait { server: primary.name.clone(), acks: 1 },
-        Step::Writable { server: primary.name.clone() },
+        Step::Writable { server: primary.name.clone(), acks: 1 },
     ];
     let reopen = paused.then(|| stage("reopen", open.map(must).to_vec()));
     Ok(needed.chain([rebuild, clear]).chain(follow).chain(reopen).collect())

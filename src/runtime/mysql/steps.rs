@@ -49,7 +49,7 @@ async fn attempt(
         Step::CaughtUp { to, .. } => applier::bring_about(&mut session, to).await,
         Step::CommitsWait { acks, .. } => semi_sync::commits_wait(&mut session, *acks).await,
         Step::Acknowledges { on, .. } => semi_sync::acknowledges(&mut session, *on).await,
-        Step::Writable { .. } => writable::bring_about(&mut session).await,
+        Step::Writable { acks, .. } => writable::bring_about(&mut session, *acks).await,
         Step::Fenced { .. } => Err(StepError::Failed("not a step on the server".to_owned())),
         Step::Following { address, .. } => following::bring_about(&mut session, address).await,
         Step::Detached { .. } => detached::bring_about(&mut session).await,

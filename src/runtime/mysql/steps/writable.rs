@@ -2,15 +2,17 @@
 
 use super::applier::{drain, end_torn};
 use super::read_only::end_earlier_attempts;
+use super::semi_sync;
 use super::session::{Session, StepError, position};
 use crate::decision::plan::Facts;
-use crate::decision::report::{Receiver, Writable};
+use crate::decision::report::{Receiver, Status, Writable};
 use crate::runtime::mysql::dialect::Threads;
 
-pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepError> {
+pub(super) async fn bring_about(session: &mut Session, acks: u32) -> Result<Facts, StepError> {
     end_earlier_attempts(session).await?;
     let before = session.status().await?;
     if before.writable == Writable::Open && before.channels.is_empty() {
+        let before = waiting(session, before, acks).await?;
         return Ok(position(&before));
     }
     session.permitted()?;
@@ -27,6 +29,7 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
         session.run(&format!("{stop}; {forget}")).await?;
     }
     if before.writable != Writable::Open {
+        waiting(session, drained, acks).await?;
         // A restart must come back read-only.
         session.persist_closed().await?;
         let open = session.dialect.open();
@@ -37,4 +40,14 @@ pub(super) async fn bring_about(session: &mut Session) -> Result<Facts, StepErro
         return Err(StepError::Retry("somebody closed it again".to_owned()));
     }
     Ok(position(&after))
+}
+
+/// Lets commits wait where a restart since that was arranged undid it: it is never kept across one.
+async fn waiting(session: &mut Session, status: Status, acks: u32) -> Result<Status, StepError> {
+    let waits = status.semi_sync.source && status.semi_sync.acks == acks;
+    if acks == 0 || waits {
+        return Ok(status);
+    }
+    semi_sync::commits_wait(session, acks).await?;
+    session.status().await
 }
