@@ -111,11 +111,13 @@ impl World {
 
     /// A client is told that its write is committed.
     pub fn client_told(&mut self, write: &Write, seq: u64, committed_at: u64) {
+        let opened = self.invariants.one_writer.open_at(committed_at);
+        let held = self.servers[opened].received().of(write.server) >= seq;
         let checks = &mut self.invariants;
         checks.acknowledged += 1;
         checks.last_acknowledged = self.now;
         checks.lossless.acknowledged.raise(write.server, seq);
-        let told = checks.one_writer.told(write.epoch, write.server, committed_at);
+        let told = checks.one_writer.told((write.epoch, write.server), committed_at, held);
         if let Err(text) = told {
             self.broken(text);
         }

@@ -52,11 +52,17 @@ impl OneWriter {
     }
 
     /// A proxy that hears no watcher may go on under an old epoch, as long as what it writes to is
-    /// in truth the primary.
-    pub fn told(&mut self, epoch: Epoch, server: usize, at: u64) -> Result<(), String> {
+    /// in truth the primary. After that it may still hear of a commit that the next primary `held`
+    /// already: one whose acknowledgement was on its way while the former one hung.
+    pub fn told(
+        &mut self,
+        (epoch, server): (Epoch, usize),
+        at: u64,
+        held: bool,
+    ) -> Result<(), String> {
         self.is_primary(epoch, server)?;
         let open = self.open_at(at);
-        if open != server {
+        if open != server && !held {
             return Err(format!(
                 "a commit of {at} on db{} under epoch {epoch} was acknowledged after db{} opened",
                 server + 1,
