@@ -8,9 +8,7 @@ use regent::api::types::{
 use regent::demo::cluster::{Cluster, ClusterOptions};
 use regent::demo::servers::DatabaseFlavor;
 use regent::demo::sites::Sites;
-use std::io::Write;
 use std::time::Duration;
-use tempfile::NamedTempFile;
 use tokio::time::{sleep, timeout};
 
 /// Between two looks at something that is coming about.
@@ -20,20 +18,18 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Stage {
     pub cluster: Cluster,
     client: Client,
-    _rules: NamedTempFile,
 }
 
 impl Stage {
     /// Starts everything and waits until it serves.
     pub async fn set(flavor: DatabaseFlavor, sites: Option<Sites>) -> Result<Stage> {
         let program = Some(env!("CARGO_BIN_EXE_regent").into());
-        let file = rules()?;
-        let rules = Some(file.path().to_owned());
+        let rules = Some(rules());
         let options = ClusterOptions { program, sites, rules, ..ClusterOptions::new(flavor) };
         let mut cluster = Cluster::start_servers(&options).await?;
         cluster.start_regent()?;
         let client = Client::new(cluster.urls())?;
-        let stage = Stage { cluster, client, _rules: file };
+        let stage = Stage { cluster, client };
         stage.wait_until_healthy(Duration::from_secs(30)).await?;
         Ok(stage)
     }
@@ -145,7 +141,7 @@ impl Stage {
 }
 
 /// The default rules with larger budgets: no primary fails ten times in a quarter of an hour.
-fn rules() -> Result<NamedTempFile> {
+fn rules() -> String {
     let mut text = String::new();
     for line in include_str!("../../failover-rules/default.yaml").lines() {
         let budget = line.trim_start().starts_with("per_hour:");
@@ -153,7 +149,5 @@ fn rules() -> Result<NamedTempFile> {
         text += &kept.map_or(line.to_owned(), |indent| format!("{indent}per_hour: 1000"));
         text.push('\n');
     }
-    let mut file = tempfile::Builder::new().prefix("regent-rules-").suffix(".yaml").tempfile()?;
-    file.write_all(text.as_bytes())?;
-    Ok(file)
+    text
 }

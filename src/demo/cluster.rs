@@ -48,8 +48,8 @@ pub struct ClusterOptions {
     pub directory: Option<PathBuf>,
     /// `lossless` or `best_effort`, or a mapping.
     pub durability: &'static str,
-    /// A file with rules in place of the default ones.
-    pub rules: Option<PathBuf>,
+    /// Rules in place of the default ones, as the text of their file.
+    pub rules: Option<String>,
     /// Where everything stands; on loopback when absent.
     pub sites: Option<Sites>,
     /// What its watchers and proxies find in their environment beside this process's own.

@@ -9,6 +9,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// What rules of the caller's are called, beside the configuration.
+const RULES: &str = "rules.yaml";
+
 /// The members of a cluster and their places.
 #[derive(Clone, Debug)]
 pub struct Sites {
@@ -67,7 +70,7 @@ impl Sites {
     pub(super) fn configure(
         &self,
         cluster: &str,
-        (durability, rules): (&str, Option<&Path>),
+        (durability, rules): (&str, Option<&str>),
         directory: &Path,
     ) -> Result<PathBuf, DemoError> {
         let mut text = String::from("# Written by `regent demo`.\nwatchers:\n");
@@ -99,7 +102,13 @@ impl Sites {
             text +=
                 &format!("      {role}: {{ user: {}, password_file: {quoted} }}\n", account.user);
         }
-        let rules = serde_json::Value::from(rules.map_or("default".into(), Path::to_string_lossy));
+        let rules = match rules {
+            Some(rules) => {
+                fs::write(directory.join(RULES), rules)?;
+                RULES
+            }
+            None => "default",
+        };
         text += &format!("    durability: {durability}\n    rules: {rules}\n");
         let [write, read] = self.proxy_listeners();
         text += &format!("    proxy: {{ write: {write}, read: {read}, max_replica_lag: 5s }}\n");
