@@ -180,13 +180,28 @@ async fn knows_who_restarts_open(flavor: DatabaseFlavor) {
             return;
         };
         let mut prober = cluster.prober(0);
-        let mut seen = false;
-        for _ in 0..3 {
-            let Sight::Alive(status) = prober.probe().await else { panic!("not alive") };
-            seen = status.settings.restarts_open;
+        let seen = restarts_open(&mut prober).await;
+        assert_eq!(seen, Some(open), "read_only: {read_only}");
+        // A statement hides what the option file says; a lasting one tells it anew.
+        cluster.servers[0].execute("SET GLOBAL read_only = 1").await.unwrap();
+        cluster.servers[0].execute("SET GLOBAL read_only = 0").await.unwrap();
+        let mut other = cluster.prober(0);
+        assert_eq!(restarts_open(&mut other).await, None, "read_only: {read_only}");
+        if flavor == DatabaseFlavor::Mysql {
+            cluster.servers[0].execute("SET PERSIST super_read_only = ON").await.unwrap();
+            let mut other = cluster.prober(0);
+            assert_eq!(restarts_open(&mut other).await, Some(false), "read_only: {read_only}");
         }
-        assert_eq!(seen, open, "read_only: {read_only}");
     }
+}
+
+async fn restarts_open(prober: &mut Prober) -> Option<bool> {
+    let mut seen = None;
+    for _ in 0..3 {
+        let Sight::Alive(status) = prober.probe().await else { panic!("not alive") };
+        seen = status.settings.restarts_open;
+    }
+    seen
 }
 
 async fn canary_writes_or_stalls(flavor: DatabaseFlavor) {

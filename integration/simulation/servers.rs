@@ -321,7 +321,10 @@ impl Server {
                 clients,
                 waiting: u32::try_from(self.waiting.len()).unwrap(),
             },
-            settings: Settings::default(),
+            settings: Settings {
+                restarts_open: Some(!self.closed_at_restart),
+                ..Settings::default()
+            },
             crowded: self.full,
         }
     }

@@ -1,25 +1,24 @@
-//! The replicated state: what the watchers have agreed on, and the commands that change it.
+//! The replicated state: what the watchers have agreed on, and how commands change it.
 //!
 //! `apply` checks and records. It never decides, reads no clock and touches nothing else, so every
 //! watcher that applied the same commands holds the same state, whatever its version: fields of a
 //! newer version are kept (`unknown`), and an entry that needs a newer format stops the watcher
 //! with that message instead of letting it go its own way.
 
+pub use super::command::{Command, FORMAT, Proposal};
 use super::durability::Protection;
 use super::gtid::Gtids;
-use super::maintenance::{Change, Maintenance};
+use super::maintenance::Maintenance;
 use super::plan::{Export, Facts, Outcome, Step};
 pub use super::procedure::Rejected;
 use super::procedure::{Ending, Entry, Kind, Planned, Procedure, Stage, What};
 use super::response::Answered;
+use super::restarts::Restarts;
 use super::topology::{ClusterName, Epoch, ServerName};
 use super::view::EventView;
 use crate::clock::WallTime;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// The newest format of entries and snapshots this version understands.
-pub const FORMAT: u32 = 1;
 
 /// Events kept.
 const EVENTS_KEPT: usize = 1_000;
@@ -64,6 +63,9 @@ pub struct ClusterState {
     /// Servers that were primary under Regent at any time: what they numbered was for everybody.
     #[serde(default)]
     pub primaries: BTreeSet<ServerName>,
+    /// Which servers come back from a restart closed.
+    #[serde(default, skip_serializing_if = "Restarts::is_empty")]
+    pub restarts: Restarts,
     /// What people work on and is left alone.
     #[serde(default, skip_serializing_if = "Maintenance::is_empty")]
     pub maintenance: Maintenance,
@@ -121,117 +123,6 @@ impl Writer {
     }
 }
 
-/// One Raft entry: commands that take effect together.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Proposal {
-    /// The format a watcher must understand to apply it.
-    pub format: u32,
-    /// When the leader made it, for people.
-    pub at: WallTime,
-    /// In order; one that is rejected has no effect and does not stop the others.
-    pub commands: Vec<Command>,
-    /// What newer versions added.
-    #[serde(flatten)]
-    pub unknown: Unknown,
-}
-
-/// A change of the replicated state of one cluster.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Command {
-    /// Take the cluster as it runs.
-    Adopt {
-        /// Which.
-        cluster: ClusterName,
-        /// Its primary.
-        primary: ServerName,
-        /// On whose word, as a sentence.
-        why: String,
-    },
-    /// Open a procedure; one that replaces the primary closes the route under a new epoch.
-    Open {
-        /// Where.
-        cluster: ClusterName,
-        /// The epoch the leader saw; another one means that the world moved on.
-        seen: Epoch,
-        /// The procedure; number and epoch are assigned here.
-        procedure: Box<Procedure>,
-    },
-    /// Append decided stages.
-    Extend {
-        /// Where.
-        cluster: ClusterName,
-        /// Which procedure.
-        procedure: u64,
-        /// How many stages the plan had when this was decided.
-        after: usize,
-        /// The new stages.
-        stages: Vec<Stage>,
-        /// The server that becomes primary, when that was decided.
-        to: Option<ServerName>,
-        /// Why this and not otherwise.
-        why: Vec<String>,
-        /// What may be lost by it, as a sentence; empty when nothing is.
-        #[serde(default)]
-        loss: String,
-    },
-    /// An attempt at a step is about to be made.
-    Begin {
-        /// Where.
-        cluster: ClusterName,
-        /// Which procedure.
-        procedure: u64,
-        /// The stage.
-        stage: usize,
-        /// The step.
-        step: usize,
-        /// 1 for the first.
-        attempt: u32,
-        /// The leader's term.
-        term: u64,
-    },
-    /// An attempt ended.
-    Finish {
-        /// Where.
-        cluster: ClusterName,
-        /// Which procedure.
-        procedure: u64,
-        /// The stage.
-        stage: usize,
-        /// The step.
-        step: usize,
-        /// The attempt.
-        attempt: u32,
-        /// What came of it.
-        outcome: Outcome,
-    },
-    /// End the procedure.
-    Close {
-        /// Where.
-        cluster: ClusterName,
-        /// Which procedure.
-        procedure: u64,
-        /// How.
-        ending: Ending,
-    },
-    /// Begin or end maintenance.
-    Maintain {
-        /// Where.
-        cluster: ClusterName,
-        /// What changes.
-        change: Change,
-    },
-    /// Note something for people.
-    Note {
-        /// Where.
-        cluster: ClusterName,
-        /// Its kind, such as `finding_began`.
-        kind: String,
-        /// As a sentence.
-        text: String,
-    },
-}
-
 impl State {
     /// Applies a whole entry and returns the events it caused.
     pub fn apply(&mut self, proposal: &Proposal) -> Vec<EventView> {
@@ -262,22 +153,6 @@ impl State {
     }
 }
 
-impl Command {
-    /// The cluster it is about.
-    pub fn cluster(&self) -> &ClusterName {
-        match self {
-            Command::Adopt { cluster, .. }
-            | Command::Open { cluster, .. }
-            | Command::Extend { cluster, .. }
-            | Command::Begin { cluster, .. }
-            | Command::Finish { cluster, .. }
-            | Command::Close { cluster, .. }
-            | Command::Maintain { cluster, .. }
-            | Command::Note { cluster, .. } => cluster,
-        }
-    }
-}
-
 struct Notes {
     at: WallTime,
     list: Vec<(String, String)>,
@@ -299,6 +174,7 @@ impl ClusterState {
             protection: self.protection.clone(),
             preparing: self.preparing.clone(),
             primaries: self.primaries.clone(),
+            restarts: self.restarts.clone(),
             maintenance: self.maintenance.clone(),
             rebuilding: self.rebuilding.clone(),
             exports: self.exports.clone(),
@@ -388,6 +264,10 @@ impl ClusterState {
             Command::Maintain { change, .. } => {
                 let (kind, text) = self.maintenance.apply(notes.at, change)?;
                 notes.add(kind, text);
+                Ok(())
+            }
+            Command::Learn { closed_at_restart, .. } => {
+                self.restarts.learn(closed_at_restart);
                 Ok(())
             }
             Command::Note { kind, text, .. } => {

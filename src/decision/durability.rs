@@ -4,7 +4,7 @@
 //! any `may - acks + 1` of them at least one holds every acknowledged commit; and once that many
 //! have stopped receiving, fewer than `acks` are left and no further commit can complete.
 
-use super::cluster::Writer;
+use super::cluster::{ClusterState, Writer};
 use super::diagnosis::divergence;
 use super::gtid::Gtids;
 use super::plan::Facts;
@@ -84,6 +84,16 @@ impl Protection {
         let counted = stopped.into_iter().filter(|name| self.may_acknowledge.contains(*name));
         self.survey_need().is_some_and(|need| counted.count() >= need)
     }
+}
+
+/// Whether a former primary can complete no commit any more, because too few of those that may
+/// acknowledge still receive, and no restart of it undoes that.
+pub fn revoked<'a>(
+    state: &ClusterState,
+    former: &ServerName,
+    stopped: impl IntoIterator<Item = &'a ServerName>,
+) -> bool {
+    state.protection.proven_by(stopped) && state.restarts.closed(former)
 }
 
 /// Which servers should acknowledge for a primary, and how the rule was met.
@@ -250,6 +260,22 @@ mod tests {
         protection.acks = 2;
         protection.in_force = true;
         assert_eq!(protection.survey_need(), None, "more acks than replicas prove nothing");
+    }
+
+    #[test]
+    fn a_primary_that_may_come_back_open_is_not_fenced_by_its_replicas() {
+        use super::super::cluster::ClusterState;
+        let may_acknowledge = ["db2", "db3"].map(Into::into).into();
+        let protection =
+            Protection { may_acknowledge, acks: 1, in_force: true, ..Protection::default() };
+        let mut state = ClusterState { protection, ..ClusterState::default() };
+        let (former, stopped) = ("db1".into(), ["db2".into(), "db3".into()]);
+        assert!(!super::revoked(&state, &former, &stopped), "nothing is known of its restart");
+        state.restarts.learn(&[("db1".into(), true)].into());
+        assert!(super::revoked(&state, &former, &stopped));
+        assert!(!super::revoked(&state, &former, &stopped[..1]), "db3 may acknowledge still");
+        state.restarts.learn(&[("db1".into(), false)].into());
+        assert!(!super::revoked(&state, &former, &stopped), "it would come back open");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod adoption;
 pub mod candidate;
 pub mod cluster;
+mod command;
 mod deciding;
 pub mod diagnosis;
 pub mod durability;
@@ -22,6 +23,7 @@ pub mod procedure;
 pub mod rejoin;
 pub mod report;
 pub mod response;
+pub mod restarts;
 pub mod rules;
 pub mod situation;
 pub mod sketch;

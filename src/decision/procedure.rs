@@ -169,8 +169,8 @@ pub enum Need {
 #[serde(rename_all = "snake_case")]
 pub enum Guard {
     /// The former primary can complete no write that a client would see acknowledged: it has
-    /// confirmed to be read-only, or too few replicas are left to acknowledge, or every lease on
-    /// an older epoch's route is over.
+    /// confirmed to be read-only, or too few replicas are left to acknowledge and it comes back from
+    /// a restart closed, or every lease on an older epoch's route is over.
     FormerPrimaryFenced,
 }
 

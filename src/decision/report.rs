@@ -322,10 +322,10 @@ pub struct Settings {
     /// `gtid_mode` in the server's words; absent on MariaDB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gtid_mode: Option<String>,
-    /// Whether its next start is known to leave it writable: no option file, no command line and no
-    /// persisted setting closes it.
+    /// Whether its next start leaves it writable: no option file, no command line and no persisted
+    /// setting closes it. `None` when a statement has hidden what the option file says.
     #[serde(default)]
-    pub restarts_open: bool,
+    pub restarts_open: Option<bool>,
     /// Whether each received event is synced to disk (`sync_relay_log=1`).
     #[serde(default = "yes")]
     pub relay_log_synced: bool,
@@ -345,7 +345,7 @@ impl Default for Settings {
             relay_log_recovery: false,
             durable: true,
             gtid_mode: None,
-            restarts_open: false,
+            restarts_open: Some(false),
             relay_log_synced: true,
         }
     }

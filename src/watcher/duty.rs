@@ -6,6 +6,7 @@ use crate::clock::{Moment, Now};
 use crate::decision::adoption::{self, Verdict};
 use crate::decision::cluster::{ClusterState, Command, Writer};
 use crate::decision::diagnosis::{Finding, FindingKind, diagnose};
+use crate::decision::durability;
 use crate::decision::lease::Ledger;
 use crate::decision::plan::Outcome;
 use crate::decision::planning;
@@ -15,6 +16,7 @@ use crate::decision::procedure::{
 use crate::decision::rejoin;
 use crate::decision::report::{Receiver, StorageFault};
 use crate::decision::response::{self, Act, Past, Response};
+use crate::decision::restarts::Restarts;
 use crate::decision::situation::Situation;
 use crate::decision::topology::{ClusterName, ServerName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -260,6 +262,7 @@ impl Duty {
             | Command::Extend { .. }
             | Command::Begin { .. }
             | Command::Maintain { .. }
+            | Command::Learn { .. }
             | Command::Note { .. } => {}
         }
     }
@@ -294,6 +297,7 @@ impl Duty {
         }
         let findings = diagnose(situation);
         let mut commands = self.follow(now.moment, situation, &findings);
+        commands.extend(learned(situation));
         let lasting = |finding: &Finding| self.lasting(now.moment, finding);
         let past = self.past(now.moment);
         let response = response::respond(situation, &findings, &lasting, &past);
@@ -478,8 +482,8 @@ impl Duty {
         free_from: Moment,
     ) -> Standing {
         let mut standing = Standing { term, ..Standing::default() };
-        let proven = situation.state.protection.proven_by(open.stopped());
-        if proven || open.former_is_fenced() || now >= free_from {
+        let revoked = durability::revoked(&situation.state, &open.from, open.stopped());
+        if revoked || open.former_is_fenced() || now >= free_from {
             standing.guards.insert(Guard::FormerPrimaryFenced);
         }
         for stage in 0..open.plan.len() {
@@ -530,6 +534,13 @@ fn give_up(situation: &Situation, open: &Procedure, close: Command) -> Vec<Comma
         });
     }
     commands
+}
+
+/// What the servers tell of their next start, as far as that is news.
+fn learned(situation: &Situation) -> Option<Command> {
+    let closed_at_restart = Restarts::news(situation);
+    let cluster = situation.spec.name.clone();
+    (!closed_at_restart.is_empty()).then_some(Command::Learn { cluster, closed_at_restart })
 }
 
 /// How a finished procedure went, in a sentence.

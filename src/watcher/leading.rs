@@ -309,6 +309,7 @@ impl Watcher {
             | Command::Begin { .. }
             | Command::Finish { .. }
             | Command::Close { .. }
+            | Command::Learn { .. }
             | Command::Note { .. } => Expects::Adoption,
         };
         let Some(index) = self.propose(now, commands) else {

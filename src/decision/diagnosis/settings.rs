@@ -33,7 +33,7 @@ pub(super) fn findings(situation: &Situation, server: &ServerSpec) -> Vec<Findin
             "commits are not synced to disk (sync_binlog, innodb_flush_log_at_trx_commit)",
         ),
         (
-            settings.restarts_open,
+            settings.restarts_open == Some(true),
             "it would come back writable from a restart; set read_only in its option file",
         ),
     ];

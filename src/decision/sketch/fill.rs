@@ -487,7 +487,7 @@ fn settings(form: &SettingsForm) -> Settings {
         relay_log_recovery: form.relay_log_recovery.unwrap_or(usual.relay_log_recovery),
         durable: form.durable.unwrap_or(usual.durable),
         gtid_mode: form.gtid_mode.clone(),
-        restarts_open: form.restarts_open.unwrap_or(usual.restarts_open),
+        restarts_open: form.restarts_open.or(usual.restarts_open),
         relay_log_synced: form.relay_log_synced.unwrap_or(usual.relay_log_synced),
     }
 }

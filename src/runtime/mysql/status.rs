@@ -107,8 +107,8 @@ fn gtids(flavor: Flavor, text: Option<String>) -> Result<Gtids, StatusError> {
 pub struct Background {
     /// Where it lets administrators in when all connections are taken.
     pub side_door: Option<Endpoint>,
-    /// Whether its next start is known to leave it writable.
-    pub restarts_open: bool,
+    /// Whether its next start leaves it writable, as far as it can tell.
+    pub restarts_open: Option<bool>,
 }
 
 /// Asks for the background of the server at that address; nothing where it cannot tell.
@@ -126,7 +126,7 @@ pub async fn background(conn: &mut Conn, dialect: &Dialect, at: &Endpoint) -> Ba
     let port = u16::try_from(number(&row, "admin_port")).ok().filter(|port| *port > 0);
     Background {
         side_door: host.zip(port).map(|(host, port)| Endpoint { host, port }),
-        restarts_open: flag(&row, "restarts_open"),
+        restarts_open: text(&row, "restarts_open").map(|_| flag(&row, "restarts_open")),
     }
 }
 
@@ -156,7 +156,7 @@ fn settings(globals: &Row) -> Settings {
         relay_log_recovery: flag(globals, "relay_log_recovery"),
         durable: number(globals, "sync_binlog") == 1 && number(globals, "flush_log") == 1,
         gtid_mode: text(globals, "gtid_mode"),
-        restarts_open: flag(globals, "restarts_open"),
+        restarts_open: None, // Not asked for with each probe.
         relay_log_synced: number(globals, "sync_relay_log") == 1,
     }
 }

@@ -24,8 +24,9 @@ pub(super) fn status() -> String {
 /// next start can no longer be known.
 pub(super) const BACKGROUND: &str = "SELECT NULL AS admin_address, \
     @@global.extra_port AS admin_port, \
-    GLOBAL_VALUE_ORIGIN = 'COMPILE-TIME' OR (GLOBAL_VALUE = 'OFF' AND \
-    GLOBAL_VALUE_ORIGIN IN ('CONFIG', 'COMMAND-LINE')) AS restarts_open \
+    CASE WHEN GLOBAL_VALUE_ORIGIN = 'COMPILE-TIME' THEN 1 \
+    WHEN GLOBAL_VALUE_ORIGIN IN ('CONFIG', 'COMMAND-LINE') THEN GLOBAL_VALUE = 'OFF' END \
+    AS restarts_open \
     FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME = 'READ_ONLY'";
 
 pub(super) fn change(change: &Change<'_>) -> String {

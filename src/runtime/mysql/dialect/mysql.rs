@@ -74,11 +74,13 @@ pub(super) fn status(dialect: &Dialect) -> String {
 
 pub(super) const BACKGROUND: &str = "SELECT @@global.admin_address AS admin_address, \
     @@global.admin_port AS admin_port, \
-    @@global.read_only = 0 AND (SELECT COUNT(*) = 2 FROM performance_schema.variables_info \
-    WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') AND VARIABLE_SOURCE <> 'DYNAMIC') \
-    AND (SELECT COUNT(*) = 0 FROM performance_schema.persisted_variables \
-    WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') AND VARIABLE_VALUE = 'ON') \
-    AS restarts_open";
+    CASE WHEN (SELECT COUNT(*) > 0 FROM performance_schema.persisted_variables \
+    WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') AND VARIABLE_VALUE = 'ON') THEN 0 \
+    WHEN (SELECT COUNT(*) > 0 FROM performance_schema.persisted_variables \
+    WHERE VARIABLE_NAME = 'read_only') THEN 1 \
+    WHEN (SELECT COUNT(*) > 0 FROM performance_schema.variables_info \
+    WHERE VARIABLE_NAME IN ('read_only', 'super_read_only') AND VARIABLE_SOURCE = 'DYNAMIC') \
+    THEN NULL ELSE @@global.read_only = 0 END AS restarts_open";
 
 pub(super) fn change(version: Version, change: &Change<'_>) -> String {
     let naming = source_words(version);
