@@ -62,7 +62,7 @@ impl FakeWatcher {
         let changed = route.as_ref().map(|route| route.epoch);
         *self.route.lock().unwrap() = route;
         if let Some(epoch) = changed {
-            let _ = self.pushes.send(ToProxy::Changed { cluster: shop(), epoch });
+            let _ = self.pushes.send(ToProxy::Changed { cluster: shop(), epoch, leader: None });
         }
     }
 }

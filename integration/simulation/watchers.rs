@@ -188,6 +188,11 @@ impl World {
                 self.say(|| format!("w{} answers {word}: {response:?}", number + 1));
             }
             Output::ToProxy { proxy, message } => self.send_to_proxy(number, &proxy, message),
+            Output::ToProxies { message } => {
+                for proxy in self.proxies.iter().map(|host| host.name.clone()).collect::<Vec<_>>() {
+                    self.send_to_proxy(number, &proxy, message.clone());
+                }
+            }
             Output::Announce(event) => {
                 if event.kind == "finding_began" {
                     let finding = event.text.split(':').next().unwrap_or_default().to_owned();

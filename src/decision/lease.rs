@@ -68,6 +68,9 @@ pub enum ToProxy {
         cluster: ClusterName,
         /// Its epoch now.
         epoch: Epoch,
+        /// Who leads, as far as the sender knows: ask there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        leader: Option<super::topology::WatcherName>,
     },
     /// This watcher does not lead; ask that one.
     NotLeader {

@@ -212,12 +212,12 @@ impl Routes {
             ToProxy::Granted { sent, span, routes } => {
                 self.granted(now, from, Grant { sent, until: sent + span, routes }, &mut effects);
             }
-            ToProxy::Changed { cluster, epoch } => {
+            ToProxy::Changed { cluster, epoch, leader } => {
                 let held = self.clusters.entry(cluster).or_default();
                 if epoch >= held.known {
                     let newer = epoch > held.known;
                     held.supersede(epoch, &mut effects);
-                    self.leader = Some(from.clone());
+                    self.leader = leader.or(self.leader.take());
                     self.renew_within(now, if newer { Duration::ZERO } else { URGENT_SPACING });
                 }
             }

@@ -107,7 +107,7 @@ fn a_newer_epoch_cuts_and_is_reported_when_the_cut_is_done() {
     let write = opened(&mut routes, 1001, Purpose::Write).unwrap();
     let read = opened(&mut routes, 1001, Purpose::Read).unwrap();
     assert!(write.writable && !read.writable);
-    let changed = ToProxy::Changed { cluster: shop(), epoch: Epoch(2) };
+    let changed = ToProxy::Changed { cluster: shop(), epoch: Epoch(2), leader: None };
     let effects = tell(&mut routes, 1002, changed);
     assert_eq!(cuts(&effects), [(write.session, CutReason::Superseded)]);
     assert_eq!(reported(&effects), Some(Epoch(1)), "the session may still forward");
@@ -121,13 +121,32 @@ fn a_newer_epoch_cuts_and_is_reported_when_the_cut_is_done() {
 }
 
 #[test]
+fn any_watcher_may_tell_of_a_new_epoch_and_names_who_leads() {
+    let mut routes = fresh();
+    tell(&mut routes, 1000, grant(at(1000), route(1, Some("p1"), &[], false)));
+    let write = opened(&mut routes, 1001, Purpose::Write).unwrap();
+    let changed = |leader: &str| ToProxy::Changed {
+        cluster: shop(),
+        epoch: Epoch(2),
+        leader: Some(leader.into()),
+    };
+    let effects = routes.on_message(at(1002), &"w3".into(), changed("w2"));
+    assert_eq!(cuts(&effects), [(write.session, CutReason::Superseded)]);
+    let asked = effects.iter().find_map(|effect| match effect {
+        Effect::Send { to, .. } => Some(to.clone()),
+        Effect::Cut { .. } | Effect::Opened { .. } => None,
+    });
+    assert_eq!(asked, Some(Some("w2".into())), "not the one that told");
+}
+
+#[test]
 fn a_kept_route_outlives_its_lease() {
     let mut routes = fresh();
     tell(&mut routes, 1000, grant(at(1000), route(1, Some("p1"), &[], true)));
     let first = opened(&mut routes, 1000, Purpose::Write).unwrap();
     assert_eq!(cuts(&routes.tick(at(500_000))), []);
     assert!(opened(&mut routes, 500_000, Purpose::Write).is_some());
-    let changed = ToProxy::Changed { cluster: shop(), epoch: Epoch(2) };
+    let changed = ToProxy::Changed { cluster: shop(), epoch: Epoch(2), leader: None };
     assert!(cuts(&tell(&mut routes, 500_001, changed)).iter().any(|cut| cut.0 == first.session));
 }
 
@@ -266,7 +285,7 @@ proptest! {
                 }
                 Act::Changed(epoch) => {
                     shadow.newest = shadow.newest.max(epoch);
-                    let changed = ToProxy::Changed { cluster: shop(), epoch: Epoch(epoch) };
+                    let changed = ToProxy::Changed { cluster: shop(), epoch: Epoch(epoch), leader: None };
                     routes.on_message(now, &"w1".into(), changed)
                 }
                 Act::Open(write) => {

@@ -103,6 +103,13 @@ impl Peers {
         }
     }
 
+    /// Sends to all proxies that are connected here.
+    pub fn to_proxies(&self, message: &ToProxy) {
+        for seat in self.proxies.seats().values() {
+            let _ = seat.queue.try_send(message.clone());
+        }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -223,6 +223,7 @@ impl Turning {
                 self.canaries.write(server, epoch, permit);
             }
             Output::ToProxy { proxy, message } => self.peers.to_proxy(&proxy, message),
+            Output::ToProxies { message } => self.peers.to_proxies(&message),
             Output::Announce(event) => {
                 self.metrics.announced(&event.kind, event.at);
                 let cluster = event.cluster.as_ref().map_or("", |cluster| cluster.as_str());

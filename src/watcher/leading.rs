@@ -161,10 +161,6 @@ impl Leading {
         }
     }
 
-    pub(super) fn proxies(&self) -> Vec<ProxyName> {
-        self.sessions.keys().cloned().collect()
-    }
-
     pub(super) fn step_progress(&mut self, order: StepId, progress: &Progress) {
         self.progress.insert(order, progress.into());
     }

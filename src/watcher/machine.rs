@@ -288,20 +288,15 @@ impl Watcher {
         if index > self.replayed_to {
             self.outputs.extend(events.into_iter().map(Output::Announce));
         }
-        self.follow_up(now.moment, term, index, &proposal, &before);
+        if index > self.replayed_to {
+            self.tell_proxies(&before);
+        }
+        self.follow_up(now.moment, term, index, &proposal);
         Ok(())
     }
 
-    /// What the leader does because an entry was applied: carry out begun steps, tell proxies of
-    /// changed routes, answer who asked.
-    fn follow_up(
-        &mut self,
-        now: Moment,
-        term: u64,
-        index: u64,
-        proposal: &Proposal,
-        before: &BTreeMap<ClusterName, (Epoch, Writer)>,
-    ) {
+    /// What the leader does because an entry was applied: carry out begun steps, answer who asked.
+    fn follow_up(&mut self, now: Moment, term: u64, index: u64, proposal: &Proposal) {
         let permit = self.consensus.surely_leads_until().unwrap_or_default();
         let Some(leading) = &mut self.leading else {
             return;
@@ -335,21 +330,27 @@ impl Watcher {
             let order = StepOrder { id, step, epoch, permit, clients_cut };
             self.outputs.push(Output::Perform(order));
         }
+        let replies = leading.settle(index, term, &self.state);
+        self.outputs
+            .extend(replies.into_iter().map(|(id, response)| Output::Reply { id, response }));
+    }
+
+    /// Tells proxies of routes that changed. A new epoch is told by every watcher, for the leader may
+    /// be cut off from a proxy that others reach, and what is over must not be used a moment longer.
+    fn tell_proxies(&mut self, before: &BTreeMap<ClusterName, (Epoch, Writer)>) {
+        let own = self.leading.as_ref().map(|_| self.setup.own.clone());
+        let leads = own.is_some();
+        let leader = own.or_else(|| self.consensus.leader().cloned());
         for (cluster, (epoch, writer)) in before {
             let Some(state) = self.state.clusters.get(cluster) else {
                 continue;
             };
-            if (state.epoch, &state.writer) != (*epoch, writer) {
-                let message = ToProxy::Changed { cluster: cluster.clone(), epoch: state.epoch };
-                for proxy in leading.proxies() {
-                    let message = message.clone();
-                    self.outputs.push(Output::ToProxy { proxy, message });
-                }
+            if state.epoch > *epoch || leads && state.writer != *writer {
+                let (cluster, epoch, leader) = (cluster.clone(), state.epoch, leader.clone());
+                let message = ToProxy::Changed { cluster, epoch, leader };
+                self.outputs.push(Output::ToProxies { message });
             }
         }
-        let replies = leading.settle(index, term, &self.state);
-        self.outputs
-            .extend(replies.into_iter().map(|(id, response)| Output::Reply { id, response }));
     }
 
     fn writers(&self, proposal: &Proposal) -> BTreeMap<ClusterName, (Epoch, Writer)> {

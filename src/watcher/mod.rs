@@ -140,6 +140,11 @@ pub enum Output {
         /// What.
         message: ToProxy,
     },
+    /// Send to every proxy that is linked to this watcher; may be lost.
+    ToProxies {
+        /// What.
+        message: ToProxy,
+    },
     /// Tell people: log it.
     Announce(EventView),
 }
