@@ -25,7 +25,7 @@ use sweep::{Run, sweep};
 const SEEDS: u64 = 150;
 
 /// Seeds that once broke a promise.
-const PINNED: [u64; 9] = [537, 1128, 1674, 2245, 3519, 3706, 4419, 6067, 8489];
+const PINNED: [u64; 11] = [537, 1128, 1674, 2245, 3519, 3706, 4419, 6046, 6067, 6261, 8489];
 
 #[test]
 fn promises_are_kept() {
