@@ -7,6 +7,10 @@ use crate::world::{Event, MILLI, SECOND, World};
 /// A receiver that hears nothing for so long connects again (`replica_net_timeout`).
 const NET_TIMEOUT: u64 = 4 * SECOND;
 
+/// Why a receiver did not get through: nobody answers at that address, or all connections are taken.
+const NO_WAY: u32 = 2003;
+const CROWDED: u32 = 1040;
+
 /// An idle source sends a heartbeat so often.
 const HEARTBEAT: u64 = 250 * MILLI;
 
@@ -32,7 +36,11 @@ impl World {
         let alive = source.answers(now) && one.source != number;
         let (here, there) = (Node::Server(number), Node::Server(one.source));
         if !one.connected {
-            let reached = alive && !source.full && self.network.connects(here, there);
+            let way = self.network.connects(here, there);
+            let reached = alive && !source.full && way;
+            // A server that hangs lets the attempt wait instead of ending it.
+            let ended = !(way && source.hung);
+            let code = if way && alive { CROWDED } else { NO_WAY };
             let semi = self.servers[number].replica_on;
             let life = source.life;
             let retry = self.random.range(50 * MILLI, 300 * MILLI);
@@ -40,9 +48,10 @@ impl World {
                 if reached && now >= one.retry_at {
                     mine.connected = true;
                     (mine.semi, mine.source_life) = (semi, life);
-                    (mine.position, mine.heard_at) = (0, now);
+                    (mine.position, mine.heard_at, mine.turned_away) = (0, now, None);
                 } else if now >= one.retry_at {
                     mine.retry_at = now + retry;
+                    mine.turned_away = if ended { Some(code) } else { mine.turned_away };
                 }
             }
             return;

@@ -88,6 +88,8 @@ pub struct Following {
     pub semi: bool,
     pub applier: bool,
     pub error: Option<u32>,
+    /// With which error its last attempt to connect ended.
+    pub turned_away: Option<u32>,
     pub received: Held,
     pub beats: u64,
 }
@@ -348,7 +350,9 @@ impl Server {
             delay: Duration::from_micros(self.delay),
             error,
             by_gtid: true,
-            turned_away: None,
+            turned_away: following
+                .turned_away
+                .filter(|_| following.receiver && !following.connected),
         }
     }
 }
@@ -366,6 +370,7 @@ impl Following {
             semi: false,
             applier: true,
             error: None,
+            turned_away: None,
             received: Held::default(),
             beats: 0,
         }
@@ -377,7 +382,7 @@ impl Following {
     }
 
     pub fn start(&mut self, now: u64) {
-        self.receiver = true;
+        (self.receiver, self.turned_away) = (true, None);
         self.applier = true;
         self.retry_at = now;
     }

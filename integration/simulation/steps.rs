@@ -16,13 +16,18 @@ pub struct Task {
     term: u64,
     pub(crate) order: StepOrder,
     pub(crate) server: usize,
-    server_life: u32,
-    deadline: u64,
+    /// Since its turn came: the server's life then, and when the attempt has lasted too long.
+    turn_came: Option<(u32, u64)>,
     /// Statements sent so far.
     pub(crate) turn: u32,
     /// Its answer will not arrive.
     answer_lost: bool,
+    /// It lets commits end unacknowledged until the applier is done.
+    let_go: bool,
 }
+
+/// So soon an attempt looks again whether the one before it on the same server has ended.
+const QUEUED: u64 = 2 * MILLI;
 
 impl World {
     pub fn begin_step(&mut self, watcher: usize, life: u32, term: u64, order: StepOrder) {
@@ -30,22 +35,20 @@ impl World {
             return;
         }
         let server = setting::server_number(order.step.server());
-        let deadline = self.when_passed(watcher, order.step.limit());
         let (fails, lost) = match self.troubled() {
             true => (self.random.permille(30), self.random.permille(30)),
             false => (false, false),
         };
-        let server_life = self.servers[server].life;
         let task = Task {
             watcher,
             life,
             term,
             order,
             server,
-            server_life,
-            deadline,
+            turn_came: None,
             turn: 0,
             answer_lost: lost,
+            let_go: false,
         };
         if fails {
             self.tally.count("fault", "step fails");
@@ -55,12 +58,23 @@ impl World {
             let outcome = self.fence(&task);
             return self.end_step(task, outcome);
         }
-        if !self.servers[server].up && self.connected(&task) {
-            return self.end_step(task, Outcome::Retry("connection refused".to_owned()));
-        }
         let id = self.id();
         self.tasks.insert(id, task);
         self.go_on(id);
+    }
+
+    /// Whether an earlier attempt of the same process is still at it on the same server: they take
+    /// turns there, as `runtime/orders.rs` has them do, whatever procedure they belong to.
+    fn queues(&self, id: u64, task: &Task) -> bool {
+        self.tasks.range(..id).any(|(_, other)| {
+            (other.watcher, other.life, other.server) == (task.watcher, task.life, task.server)
+        })
+    }
+
+    /// What the server's life is when an attempt's turn comes, and when its time will be over.
+    fn turn_comes(&mut self, task: &mut Task) -> (u32, u64) {
+        let deadline = self.when_passed(task.watcher, task.order.step.limit());
+        *task.turn_came.get_or_insert((self.servers[task.server].life, deadline))
     }
 
     /// The next statement of an attempt.
@@ -71,11 +85,19 @@ impl World {
         if self.watchers[task.watcher].life != task.life {
             return;
         }
-        if self.now >= task.deadline {
+        if self.queues(id, &task) {
+            self.tasks.insert(id, task);
+            return self.after(QUEUED, Event::StepGoesOn { task: id });
+        }
+        let (server_life, deadline) = self.turn_comes(&mut task);
+        if self.now >= deadline {
             return self.end_step(task, Outcome::Retry("not there in time".to_owned()));
         }
         if self.connected(&task) {
-            if self.servers[task.server].life != task.server_life {
+            if !self.servers[task.server].up && task.turn == 0 {
+                return self.end_step(task, Outcome::Retry("connection refused".to_owned()));
+            }
+            if self.servers[task.server].life != server_life {
                 return self.end_step(task, Outcome::Retry("connection lost".to_owned()));
             }
             if self.servers[task.server].full {
@@ -89,7 +111,7 @@ impl World {
                 }
             }
         }
-        let wait = self.random.range(5 * MILLI, 25 * MILLI).min(task.deadline - self.now);
+        let wait = self.random.range(5 * MILLI, 25 * MILLI).min(deadline - self.now);
         self.tasks.insert(id, task);
         self.after(wait.max(1), Event::StepGoesOn { task: id });
     }
@@ -99,6 +121,7 @@ impl World {
     }
 
     fn end_step(&mut self, task: Task, outcome: Outcome) {
+        self.hold_again(&task);
         let Task { watcher, life, order, server, .. } = task;
         let outcome = if task.answer_lost && matches!(outcome, Outcome::Done(_)) {
             self.tally.count("fault", "answer lost");
@@ -159,9 +182,9 @@ impl World {
                     let text = "it never received all it must hold".to_owned();
                     return Some(Outcome::Failed(text));
                 }
-                self.start_applier(task).err()
+                self.drain(task).err()
             }
-            Step::CommitsWait { acks, .. } => Some(self.commits_wait(task, acks)),
+            Step::CommitsWait { acks, .. } => self.commits_wait(task, acks),
             Step::Acknowledges { on, .. } => self.acknowledges(task, on),
             Step::Writable { acks, .. } => self.writable(task, acks),
             Step::Fenced { .. } => Some(self.fence(task)),
@@ -211,6 +234,32 @@ impl World {
         Ok(())
     }
 
+    /// A closed server's applier would wait for acknowledgements too, and nobody gives them.
+    fn let_go(&mut self, task: &mut Task) -> Result<(), Outcome> {
+        let server = &self.servers[task.server];
+        if server.source_on && server.writable == Writable::Closed {
+            self.permitted(task)?;
+            self.servers[task.server].source_on = false;
+            task.let_go = true;
+            self.complete_commits(task.server);
+        }
+        Ok(())
+    }
+
+    /// Undoes that, unless the server restarted, or nobody is connected to it any more.
+    fn hold_again(&mut self, task: &Task) {
+        let same_life = |(life, _): (u32, u64)| life == self.servers[task.server].life;
+        if task.let_go && task.turn_came.is_some_and(same_life) && self.connected(task) {
+            self.servers[task.server].source_on = true;
+        }
+    }
+
+    /// Lets the server apply all that it has received.
+    fn drain(&mut self, task: &mut Task) -> Result<(), Outcome> {
+        self.let_go(task)?;
+        self.start_applier(task)
+    }
+
     fn start_applier(&mut self, task: &Task) -> Result<(), Outcome> {
         let Some(one) = &self.servers[task.server].following else {
             return Ok(());
@@ -227,15 +276,20 @@ impl World {
         Ok(())
     }
 
-    fn commits_wait(&mut self, task: &Task, acks: u32) -> Outcome {
+    fn commits_wait(&mut self, task: &mut Task, acks: u32) -> Option<Outcome> {
+        let server = &self.servers[task.server];
+        if acks > 0 && !server.executed.contains(&server.received()) {
+            return self.drain(task).err();
+        }
         if let Err(outcome) = self.permitted(task) {
-            return outcome;
+            return Some(outcome);
         }
         let server = &mut self.servers[task.server];
         server.source_on = acks > 0;
         server.acks = acks.max(1);
+        task.let_go = false;
         self.complete_commits(task.server);
-        self.done(task)
+        Some(self.done(task))
     }
 
     fn acknowledges(&mut self, task: &mut Task, on: bool) -> Option<Outcome> {
@@ -279,7 +333,7 @@ impl World {
         }
         let server = &self.servers[task.server];
         if !server.executed.contains(&server.received()) {
-            return self.start_applier(task).err();
+            return self.drain(task).err();
         }
         // The statements that end following and those that open are apart.
         if task.turn < 2 {
@@ -289,6 +343,7 @@ impl World {
         server.following = None;
         server.relay.clear();
         server.closed_at_restart = true;
+        server.source_on |= std::mem::take(&mut task.let_go);
         server.wait_for(acks);
         server.writable = Writable::Open;
         self.server_opened(task.server, task.order.epoch);
@@ -298,6 +353,13 @@ impl World {
     fn follow(&mut self, task: &mut Task, source: usize) -> Option<Outcome> {
         if let Err(outcome) = self.close_server(task) {
             return Some(outcome);
+        }
+        if self.servers[task.server].source_on {
+            if let Err(outcome) = self.permitted(task) {
+                return Some(outcome);
+            }
+            self.servers[task.server].source_on = false;
+            self.complete_commits(task.server);
         }
         let now = self.now;
         let server = &self.servers[task.server];

@@ -1,6 +1,7 @@
 //! Who should become primary: by what it has received first, then by the rules.
 
 use super::gtid::Gtids;
+use super::loss;
 use super::report::Status;
 use super::rules::Preference;
 use super::situation::Situation;
@@ -79,10 +80,14 @@ impl Survey {
     }
 }
 
-/// Everything that any surveyed server holds, but for what one of them wrote by itself: nobody is
-/// to be given that.
+/// Everything that any surveyed server holds, but for what one of them wrote by itself or got from
+/// a history that the primary does not share: nobody is to be given that.
 pub fn everything(situation: &Situation, survey: &Survey) -> Option<Gtids> {
-    let all = survey.received.values().cloned().reduce(|all, more| all.union(&more))?;
+    let shared = survey.received.iter().map(|(name, theirs)| {
+        let beyond = situation.spec.server(name).and_then(|it| forked(situation, survey, it));
+        beyond.map_or(theirs.clone(), |beyond| theirs.without(&beyond))
+    });
+    let all = shared.reduce(|all, more| all.union(&more))?;
     let errant = situation.replicas().filter_map(|server| errant(situation, survey, server));
     Some(errant.fold(all, |all, errant| all.minus(&errant)))
 }
@@ -167,8 +172,30 @@ fn exclusion(
             return Some(format!("delayed by {} s on purpose", channel.delay.as_secs()));
         }
     }
-    errant(situation, survey, server)
-        .map(|own| format!("holds transactions nobody else has: {own}"))
+    if let Some(own) = errant(situation, survey, server) {
+        return Some(format!("holds transactions nobody else has: {own}"));
+    }
+    forked(situation, survey, server)
+        .map(|beyond| format!("its history forked: the primary never held {beyond}"))
+}
+
+/// What a replica holds of a history that the primary does not share: numbered by another server,
+/// and neither among what the primary was promoted with nor among what it was seen to hold since.
+///
+/// Once a server is primary, all that is new in its history is numbered by itself, or by somebody
+/// who is not of this cluster. A primary that was adopted may have got anything before.
+fn forked(situation: &Situation, survey: &Survey, server: &ServerSpec) -> Option<Gtids> {
+    let primary = situation.primary().filter(|primary| primary.name != server.name)?;
+    let start = situation.state.promoted_with(&primary.name)?;
+    let seen = loss::last_seen(situation, &primary.name);
+    let history = seen.map_or(start.clone(), |(seen, _)| start.union(&seen));
+    let beyond = survey.received.get(&server.name)?.minus(&history);
+    let numbered = situation.replicas().filter_map(|other| {
+        let other = situation.status(&other.name)?;
+        Some(beyond.of_origin(other.uuid.as_deref(), other.server_id))
+    });
+    let forked = numbered.reduce(|all, more| all.union(&more))?;
+    (!forked.is_empty()).then_some(forked)
 }
 
 /// Transactions that a replica numbered itself and that neither the former primary nor any other
@@ -191,7 +218,7 @@ fn errant(situation: &Situation, survey: &Survey, server: &ServerSpec) -> Option
     // Alone there is nobody to compare with.
     let known = known.reduce(|all, more| all.union(&more))?;
     let beyond = executed.minus(&status.met(&known));
-    let own = beyond.minus(&beyond.without_origin(status.uuid.as_deref(), status.server_id));
+    let own = beyond.of_origin(status.uuid.as_deref(), status.server_id);
     // What a former primary numbered is everybody's, unless its history forked: then it lacks
     // something that the others hold.
     let was_primary = situation.state.primaries.contains(&server.name);

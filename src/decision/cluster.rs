@@ -192,12 +192,13 @@ impl ClusterState {
     }
 
     /// What that server had to hold when it was promoted; `None` when no promotion is known.
-    pub fn promoted_with(&self, server: &ServerName) -> Option<&Gtids> {
+    pub fn promoted_with(&self, server: &ServerName) -> Option<Gtids> {
         let steps = self.promotion_of(server)?.plan.iter().flat_map(|stage| &stage.steps);
-        steps.into_iter().find_map(|planned| match &planned.step {
-            Step::CaughtUp { server: promoted, to, .. } if promoted == server => Some(to),
+        let held = steps.filter_map(|planned| match &planned.step {
+            Step::CaughtUp { server: promoted, to, .. } if promoted == server => Some(to.clone()),
             _ => None,
-        })
+        });
+        held.reduce(|all, more| all.union(&more))
     }
 
     fn current_promotion(&self) -> Option<&Procedure> {

@@ -132,6 +132,30 @@ impl Gtids {
         }
     }
 
+    /// What that server itself numbered.
+    #[must_use]
+    pub fn of_origin(&self, uuid: Option<&str>, server_id: u32) -> Gtids {
+        self.without(&self.without_origin(uuid, server_id))
+    }
+
+    /// What is here and not in `part`, which is a part of this; on MariaDB without the origins that
+    /// it names, whatever their numbers.
+    #[must_use]
+    pub fn without(&self, part: &Gtids) -> Gtids {
+        match (self, part) {
+            (Gtids::MariaDb(position), Gtids::MariaDb(part)) => {
+                let mut kept = MariaDbGtids::default();
+                for (domain, server, sequence) in position.entries() {
+                    if part.0.get(&domain).is_none_or(|servers| !servers.contains_key(&server)) {
+                        kept.raise(domain, server, sequence);
+                    }
+                }
+                Gtids::MariaDb(kept)
+            }
+            (all, part) => all.minus(part),
+        }
+    }
+
     /// The same position naming that server too: in each domain where it does not, the server's
     /// numbers count as here up to the newest in `until`. A MySQL set as it is.
     #[must_use]
@@ -485,6 +509,17 @@ mod tests {
         assert!(named.contains(&mariadb("0-1-500,0-2-100")));
         let known = mariadb("0-1-500,0-2-90").naming(2, &mariadb("0-1-100"));
         assert_eq!(known, mariadb("0-1-500,0-2-90"), "what it names itself counts");
+    }
+
+    #[test]
+    fn what_one_server_numbered_is_told_apart() {
+        let (a, b) = (mysql("A:1-699"), mysql("A:1-699,B:1-5"));
+        let uuid = A.to_ascii_lowercase();
+        assert_eq!(b.of_origin(Some(&uuid), 1), a);
+        assert_eq!(b.without(&mysql("A:647-699")), mysql("A:1-646,B:1-5"));
+        let forked = mariadb("0-1-699,0-3-650");
+        assert_eq!(forked.of_origin(None, 1), mariadb("0-1-699"));
+        assert_eq!(forked.without(&mariadb("0-1-699")), mariadb("0-3-650"), "below its number");
     }
 
     #[test]

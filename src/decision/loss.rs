@@ -46,7 +46,7 @@ fn measured(situation: &Situation, from: &ServerName, survey: &Survey) -> String
 }
 
 /// The newest that any watcher saw a server hold, and how long ago.
-fn last_seen(situation: &Situation, server: &ServerName) -> Option<(Gtids, Duration)> {
+pub(super) fn last_seen(situation: &Situation, server: &ServerName) -> Option<(Gtids, Duration)> {
     let seen = |view: &View| match view.sight.status() {
         Some(status) => Some((status.executed.clone(), view.age)),
         None => Some((view.held.clone()?, view.last_alive?)),

@@ -123,7 +123,7 @@ pub fn unproven(situation: &Situation, procedure: &Procedure, survey: &Survey) -
 /// The same goes for what was acknowledged by replicas that were relieved of it since.
 fn below_floor(situation: &Situation, from: &ServerName, survey: &Survey) -> Option<String> {
     let held = |floor: &Gtids| survey.received.values().any(|it| it.contains(floor));
-    if situation.state.promoted_with(from).is_some_and(|floor| !held(floor)) {
+    if situation.state.promoted_with(from).is_some_and(|floor| !held(&floor)) {
         return Some(format!(
             "no survivor holds all that {from} was promoted with, so acknowledged transactions \
              of earlier primaries may be lost"
@@ -547,7 +547,7 @@ pub fn tell(candidate: &Candidate) -> String {
     format!("{}{out}: {}", candidate.server, reasons.join(", "))
 }
 
-pub(super) fn caught_up(server: &ServerSpec, to: &Gtids, within: Duration) -> Step {
+pub(in crate::decision) fn caught_up(server: &ServerSpec, to: &Gtids, within: Duration) -> Step {
     Step::CaughtUp { server: server.name.clone(), to: to.clone(), within }
 }
 
@@ -559,7 +559,7 @@ pub(super) fn following(server: &ServerSpec, source: &ServerSpec) -> Step {
     }
 }
 
-pub(super) fn stage(name: &str, steps: Vec<Planned>) -> Stage {
+pub(in crate::decision) fn stage(name: &str, steps: Vec<Planned>) -> Stage {
     Stage {
         name: name.to_owned(),
         steps,
@@ -571,7 +571,7 @@ pub(super) fn stage(name: &str, steps: Vec<Planned>) -> Stage {
     }
 }
 
-pub(super) fn must(step: Step) -> Planned {
+pub(in crate::decision) fn must(step: Step) -> Planned {
     Planned { step, need: Need::Must }
 }
 

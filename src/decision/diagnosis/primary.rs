@@ -159,7 +159,7 @@ fn lost_by<'a>(situation: &'a Situation, status: &Status) -> Option<(&'a ServerS
         .collect();
     let promoted_with =
         situation.primary().and_then(|primary| situation.state.promoted_with(&primary.name));
-    let intact = promoted_with.is_some_and(|all| status.executed.contains(all));
+    let intact = promoted_with.is_some_and(|all| status.executed.contains(&all));
     held.iter().find_map(|(replica, theirs)| {
         let missing = theirs.minus(&status.executed);
         let own = missing.without_origin(status.uuid.as_deref(), status.server_id) != missing;

@@ -9,9 +9,12 @@ use crate::decision::cluster::{ClusterState, Writer};
 use crate::decision::durability::Protection;
 use crate::decision::gtid::Gtids;
 use crate::decision::maintenance::{Maintenance, Notice};
+use crate::decision::planning::{caught_up, must, stage};
+use crate::decision::procedure::{Kind, Procedure};
 use crate::decision::report::{
     Channel, Receiver, ReplicationError, SemiSync, Settings, Sight, Status, Trouble, Writable,
 };
+use crate::decision::response::procedure;
 use crate::decision::rules::{RuleSet, SHIPPED};
 use crate::decision::situation::{Situation, View};
 use crate::decision::topology::{
@@ -71,6 +74,7 @@ pub(super) fn situation(yaml: &str, sketch: &Sketch) -> Result<Situation, Sketch
         let status = frame.status(place, server, &spec)?;
         views.insert(ServerName(server.name.clone()), frame.views(server, &status));
     }
+    let ended = frame.promotion(&spec)?.into_iter().collect();
     let epoch = if writer == Writer::Unassigned { 0 } else { sketch.epoch.unwrap_or(1) };
     let state = ClusterState {
         epoch: Epoch(epoch),
@@ -78,6 +82,7 @@ pub(super) fn situation(yaml: &str, sketch: &Sketch) -> Result<Situation, Sketch
         protection: frame.protection,
         maintenance: maintenance(sketch),
         rebuilding: sketch.rebuilding.iter().map(|name| (name.as_str().into(), 0)).collect(),
+        ended,
         ..ClusterState::default()
     };
     let spec = Arc::new(spec);
@@ -439,6 +444,23 @@ impl Frame<'_> {
             views.insert(watcher.clone(), view);
         }
         views
+    }
+
+    /// The failover that made the primary what it is, where the sketch says what it began with.
+    fn promotion(&self, spec: &ClusterSpec) -> Result<Option<Procedure>, SketchError> {
+        let Some(text) = &self.sketch.promoted_with else {
+            return Ok(None);
+        };
+        let held = self.gtids("promoted_with", text)?;
+        let named = self.sketch.primary.as_ref().or(self.sketch.former.as_ref());
+        let Some(server) = named.and_then(|name| spec.server(&name.as_str().into())) else {
+            let what = "say who was promoted: name primary or former".to_owned();
+            return Err(wrong(self.yaml, "promoted_with", text, what));
+        };
+        let plan = vec![stage("catch up", vec![must(caught_up(server, &held, Duration::ZERO))])];
+        let mut past = procedure(Kind::Failover, String::new(), server.name.clone(), plan);
+        past.to = Some(server.name.clone());
+        Ok(Some(past))
     }
 
     fn gtids(&self, key: &str, text: &str) -> Result<Gtids, SketchError> {

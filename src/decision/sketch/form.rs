@@ -26,6 +26,7 @@ pub(super) struct Sketch {
     pub epoch: Option<u64>,
     pub primary: Option<String>,
     pub former: Option<String>,
+    pub promoted_with: Option<String>,
     pub protection: Option<ProtectionForm>,
     #[serde(default)]
     pub rebuilding: Vec<String>,
