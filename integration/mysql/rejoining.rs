@@ -255,4 +255,30 @@ async fn rows_below_the_primarys_newest_number() {
     assert_eq!(cluster.rows(1).await, cluster.rows(0).await);
 }
 
-both! { a_forked_primary_comes_back a_purged_log_is_said }
+/// The log of a rebuilt server is empty until something new arrives; whoever is copied from it then goes
+/// on where it would, not at the beginning.
+async fn a_copy_of_a_copy(flavor: DatabaseFlavor) {
+    let Some(mut cluster) = Cluster::replicating(flavor, 3).await else {
+        return;
+    };
+    cluster.insert(0).await;
+    let all = cluster.status(0).await.executed;
+    for at in [1, 2] {
+        cluster.until(at, "caught up", |it| it.executed.contains(&all)).await;
+        cluster.once(at, cluster.step("receiver_stopped", at)).await;
+    }
+    for (at, donor) in [(1, 0), (2, 1)] {
+        let fork = cluster.once(at, cluster.exported(at, 0, None)).await;
+        cluster.once(at, cluster.step("detached", at)).await;
+        let held = cluster.rebuild(at, donor, fork_of(&fork).clock).await.executed.unwrap();
+        assert!(held.contains(&all), "{held} instead of {all}");
+        cluster.once(at, cluster.step("detached", at)).await;
+    }
+    cluster.once(2, cluster.following(2, 0)).await;
+    cluster.insert(0).await;
+    let all = cluster.status(0).await.executed;
+    cluster.until(2, "caught up", |it| it.executed.contains(&all)).await;
+    assert_eq!(cluster.rows(2).await, cluster.rows(0).await);
+}
+
+both! { a_copy_of_a_copy a_forked_primary_comes_back a_purged_log_is_said }

@@ -168,6 +168,19 @@ impl Gtids {
         }
     }
 
+    /// The same position with those domains of `other` that it does not name. A MySQL set as it is.
+    #[must_use]
+    pub fn with_domains_of(&self, other: &Gtids) -> Gtids {
+        match (self, other) {
+            (Gtids::MariaDb(position), Gtids::MariaDb(other)) => {
+                let mut all = other.clone();
+                all.0.extend(position.clone().0);
+                Gtids::MariaDb(all)
+            }
+            (gtids, _) => gtids.clone(),
+        }
+    }
+
     /// The same position with one entry per domain, the newest, as `MASTER_GTID_WAIT` and
     /// `gtid_slave_pos` want it; a MySQL set as it is.
     pub fn to_wait_text(&self) -> String {
@@ -520,6 +533,13 @@ mod tests {
         let forked = mariadb("0-1-699,0-3-650");
         assert_eq!(forked.of_origin(None, 1), mariadb("0-1-699"));
         assert_eq!(forked.without(&mariadb("0-1-699")), mariadb("0-3-650"), "below its number");
+    }
+
+    #[test]
+    fn domains_that_a_position_does_not_name_come_from_another() {
+        let before = mariadb("0-1-500,7-1-3");
+        assert_eq!(mariadb("").with_domains_of(&before), before);
+        assert_eq!(mariadb("0-2-90").with_domains_of(&before), mariadb("0-2-90,7-1-3"));
     }
 
     #[test]

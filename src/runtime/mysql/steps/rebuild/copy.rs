@@ -70,9 +70,13 @@ pub(super) async fn bring_about(
         let mut donor = session.to(order.donor).await?;
         let schemas = schemas(&mut donor).await?;
         let size = size(&mut donor).await?;
+        let before = donor.status().await?.replicated;
         donor.close().await;
         drop_schemas(session).await?;
         let at = stream(session, order.donor, &schemas, size).await?;
+        // The dump names what is in the donor's binary log. One that was rebuilt itself has an empty
+        // log at first, and a domain that its log does not name has not moved since.
+        let at = before.iter().fold(at, |at, before| at.with_domains_of(before));
         finish(session, &at, order.since).await?;
     }
     let status = session.status().await?;
