@@ -12,6 +12,8 @@ super::in_zones!(
     #[ignore = "scripts/test --all"]
     one_watcher_and_the_primary,
     #[ignore = "scripts/test --all"]
+    the_leader_and_the_primary,
+    #[ignore = "scripts/test --all"]
     one_replica_and_the_primary,
     #[ignore = "scripts/test --all"]
     two_data_centers,
@@ -21,6 +23,9 @@ super::in_zones!(
 
 /// Longer than any failover takes to begin.
 const LONG: Duration = Duration::from_secs(5);
+
+/// Longer than storage may hang.
+const LONGER: Duration = Duration::from_secs(15);
 
 async fn the_leader_is_cut_off_and_on(stage: &mut Stage) -> Outcome {
     stage.begin().await?;
@@ -49,6 +54,16 @@ async fn one_watcher_and_the_primary(stage: &mut Stage) -> Outcome {
         unharmed(stage, "", Cut::one_way(primary, watcher)).await?;
         unharmed(stage, "", Cut::between(primary, watcher)).await?;
     }
+    stage.judge().await
+}
+
+/// The leader's canary row is never answered, and that is not the primary's storage.
+async fn the_leader_and_the_primary(stage: &mut Stage) -> Outcome {
+    stage.begin().await?;
+    let leader = Place::Host(Cluster::WATCHERS[stage.leader().await?]);
+    let primary = Place::Host("db1");
+    unharmed_for(LONGER, stage, "", Cut::one_way(primary, leader)).await?;
+    unharmed_for(LONGER, stage, "", Cut::one_way(leader, primary)).await?;
     stage.judge().await
 }
 
@@ -87,13 +102,22 @@ async fn the_witness_is_alone(stage: &mut Stage) -> Outcome {
 
 /// Shops go on outside one data center while this is cut, and everywhere afterwards; the primary stays.
 async fn unharmed(stage: &mut Stage, waits: &str, cuts: impl IntoIterator<Item = Cut>) -> Outcome {
+    unharmed_for(LONG, stage, waits, cuts).await
+}
+
+async fn unharmed_for(
+    long: Duration,
+    stage: &mut Stage,
+    waits: &str,
+    cuts: impl IntoIterator<Item = Cut>,
+) -> Outcome {
     let before = stage.whole().await?;
     let cuts: Vec<Cut> = cuts.into_iter().collect();
     let during = format!("while {cuts:?}");
     stage.lab().cut(cuts)?;
     let went_on = stage.writes_go_on_outside(waits).await;
     went_on.map_err(|error| format!("{during}: {error}"))?;
-    tokio::time::sleep(LONG).await;
+    tokio::time::sleep(long).await;
     let went_on = stage.writes_go_on_outside(waits).await;
     went_on.map_err(|error| format!("{during}: {error}"))?;
     stage.lab().heal()?;

@@ -4,7 +4,7 @@
 //! so it waits for no replica's acknowledgement, and on a primary that is deposed while it writes
 //! it leaves no transaction that the others lack.
 
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, connect, knock, resolve};
 use super::dialect::{Dialect, quoted};
 use super::distance::Distance;
 use super::status;
@@ -23,6 +23,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long one row may take.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the host of a server whose write does not end may take to accept a connection.
+const KNOCK_LIMIT: Duration = Duration::from_secs(1);
 
 /// The canary of one server.
 ///
@@ -59,9 +62,14 @@ impl Canary {
             },
         };
         match tokio::time::timeout(LIMIT, &mut writing).await {
-            Err(_) => {
+            Err(_) if self.host_answers().await => {
                 self.writing = Some(writing);
                 CanaryResult::Stalled
+            }
+            // The answer is lost with its connection, and that may take minutes to notice it.
+            Err(_) => {
+                writing.abort();
+                CanaryResult::Unknown
             }
             Ok(Ok(Ok(perch))) => {
                 self.idle = Some(perch);
@@ -72,6 +80,15 @@ impl Canary {
                 fault(&error).map_or(CanaryResult::Unknown, CanaryResult::Refused)
             }
             Ok(Err(_)) => CanaryResult::Unknown,
+        }
+    }
+
+    /// Whether the server's host can be reached from here at all.
+    async fn host_answers(&self) -> bool {
+        let address = &self.server.address;
+        match resolve(address, KNOCK_LIMIT).await {
+            Ok(ips) => knock(address, &ips, KNOCK_LIMIT).await == ConnectError::Hung,
+            Err(_) => false,
         }
     }
 
