@@ -60,6 +60,7 @@ pub async fn read(conn: &mut Conn, dialect: &Dialect) -> Result<Status, StatusEr
     let globals = globals.first().ok_or_else(|| strange("no settings"))?;
     let channels = channels
         .iter()
+        .filter(|row| has_source(row, dialect))
         .take(MAX_CHANNELS)
         .map(|row| channel(row, dialect, &heartbeats))
         .collect::<Result<Vec<Channel>, StatusError>>()?;
@@ -159,6 +160,12 @@ fn settings(globals: &Row) -> Settings {
         restarts_open: None, // Not asked for with each probe.
         relay_log_synced: number(globals, "sync_relay_log") == 1,
     }
+}
+
+/// MariaDB still shows a channel that is being forgotten, when its source is gone from it already.
+fn has_source(row: &Row, dialect: &Dialect) -> bool {
+    let host = text(row, &format!("{}_Host", dialect.columns().source_column()));
+    host.is_some_and(|host| !host.is_empty())
 }
 
 fn channel(row: &Row, dialect: &Dialect, heartbeats: &[Row]) -> Result<Channel, StatusError> {
