@@ -25,6 +25,9 @@ const MEGABYTES: u64 = 900;
 /// Everything ends by itself within this, or never.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
+/// A copy of a server over a long line takes hundreds of round trips beside.
+const COPYING: Duration = Duration::from_secs(120);
+
 /// A cluster with a shop beside each proxy.
 pub struct Stage {
     // Declared first: what hangs on a stalled file system can be ended only when it goes on.
@@ -299,7 +302,8 @@ impl Stage {
             let shut = shop.server(name)["writable"] == false && !shop.busy();
             shut && shop.health(name) == "healthy"
         };
-        self.until_shop(&format!("{name} follows again"), settled).await?;
+        let look = async |stage: &Stage| stage.watchers.shop().await.filter(&settled);
+        self.until(&format!("{name} follows again"), COPYING, look).await?;
         self.whole().await?;
         self.takes_no_writes(name).await?;
         let about = format!("{name} holds a copy");
