@@ -89,7 +89,8 @@ fn role(situation: &Situation, primary: &ServerSpec, status: &Status) -> Option<
         // Such commits hold up the canary row too, and nothing is wrong with the storage.
         let wanted = durability::wanted(situation, primary);
         let unheard = durability::unheard(situation, primary, &wanted);
-        return storage(situation, primary).filter(|_| !unheard);
+        let blocked = durability::blocked(status) && durability::tells_what_waits(status);
+        return storage(situation, primary).filter(|_| !unheard && !blocked);
     }
     let ahead = lost_by(situation, status);
     if let Some((replica, missing)) = ahead {
