@@ -2,9 +2,9 @@
 
 use super::executor::{World, is_closed};
 use regent::decision::cluster::Command;
-use regent::decision::plan::{Facts, Outcome};
+use regent::decision::plan::{Facts, Outcome, Step};
 use regent::decision::planning::pause;
-use regent::decision::procedure::{Ending, Kind, Procedure};
+use regent::decision::procedure::{Ending, Kind, Procedure, StepState};
 use regent::decision::response::procedure;
 use regent::decision::topology::Epoch;
 
@@ -13,6 +13,7 @@ const WELL: &str =
     "primary: db1\nservers:\n  - { name: db1 }\n  - { name: db2 }\n  - { name: db3 }\n";
 const ASTRAY: &str = "primary: db1\nservers:\n  - { name: db1 }\n  - { name: db2, follows: nobody, semi_sync: { replica: false } }\n  - { name: db3 }\n";
 const DIVERGED: &str = "primary: db1\nservers:\n  - { name: db1 }\n  - { name: db2, executed: \"A:1-100,B:1\" }\n  - { name: db3 }\n";
+const ALL_DIVERGED: &str = "primary: db1\nservers:\n  - { name: db1 }\n  - { name: db2, executed: \"A:1-100,B:1\", follows: nobody }\n  - { name: db3, executed: \"A:1-100,C:1\", follows: nobody }\n";
 const READ_ONLY: &str = "primary: db1\nservers:\n  - { name: db1, writable: closed }\n  - { name: db2 }\n  - { name: db3 }\n";
 
 fn switchover() -> Procedure {
@@ -27,6 +28,7 @@ fn opened() -> Vec<(&'static str, World, &'static str)> {
         ("failover", DEAD, "db2"),
         ("repair of a replica", ASTRAY, "db1"),
         ("repair of the primary", READ_ONLY, "db1"),
+        ("rejoin from the primary", ALL_DIVERGED, "db1"),
     ] {
         let mut world = World::new(sketch);
         world.respond();
@@ -57,6 +59,30 @@ fn a_later_leader_finishes_from_any_point() {
             assert!(matches!(ended, Some(Ending::Done { .. })), "{name}: {ended:?}");
         }
     }
+}
+
+/// Commits that wait for the servers to be rebuilt are ended with nobody there to read how.
+#[test]
+fn clients_are_away_while_a_rejoin_closes_the_primary() {
+    let mut world = World::new(ALL_DIVERGED);
+    world.respond();
+    let mut whole = world.clone();
+    whole.run(7, usize::MAX / 2);
+    assert_eq!(whole.now().epoch, world.now().epoch.next());
+    let mut away = 0;
+    for prefix in 0..whole.journal.len() - world.journal.len() {
+        let mut part = world.clone();
+        part.run(7, prefix);
+        let open = part.open().unwrap();
+        let closing = open.plan.iter().enumerate().any(|(stage, planned)| {
+            let closes = matches!(&planned.steps[0].step, Step::ReadOnly { server } if server.as_str() == "db1");
+            closes && matches!(open.step_state(stage, 0), StepState::Running { .. })
+        });
+        assert_eq!(is_closed(part.now()), closing, "after {prefix} commands");
+        assert!(!closing || open.epoch == part.now().epoch, "nobody of this epoch is there");
+        away += usize::from(closing);
+    }
+    assert_eq!(away, 1);
 }
 
 #[test]

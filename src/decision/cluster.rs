@@ -5,7 +5,11 @@
 //! newer version are kept (`unknown`), and an entry that needs a newer format stops the watcher
 //! with that message instead of letting it go its own way.
 
+mod route;
+
 pub use super::command::{Command, FORMAT, Proposal};
+pub use route::Writer;
+
 use super::durability::Protection;
 use super::gtid::Gtids;
 use super::maintenance::Maintenance;
@@ -92,35 +96,6 @@ pub struct ClusterState {
     /// What newer versions added.
     #[serde(flatten)]
     pub unknown: Unknown,
-}
-
-/// Who takes a cluster's writes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Writer {
-    /// Nobody yet: the cluster was not adopted.
-    #[default]
-    Unassigned,
-    /// The primary of this epoch; proxies forward to it.
-    Open {
-        /// Who.
-        primary: ServerName,
-    },
-    /// Nobody right now; proxies hold their clients.
-    Closed {
-        /// The primary of the epoch before.
-        former: ServerName,
-    },
-}
-
-impl Writer {
-    /// The primary that takes writes.
-    pub fn primary(&self) -> Option<&ServerName> {
-        match self {
-            Writer::Open { primary } => Some(primary),
-            Writer::Closed { .. } | Writer::Unassigned => None,
-        }
-    }
 }
 
 impl State {
@@ -249,6 +224,7 @@ impl ClusterState {
                     let (server, since) = (server.clone(), *since);
                     self.rebuilding.entry(server).or_insert(since);
                 }
+                self.close_route_for(stage, notes);
                 Ok(())
             }
             Command::Finish { procedure, stage, step, attempt, outcome, .. } => {
@@ -315,10 +291,7 @@ impl ClusterState {
         if from != template.from {
             return Err(Rejected::MovedOn);
         }
-        if template.kind.closes_route() {
-            self.epoch = self.epoch.next();
-            self.writer = Writer::Closed { former: from };
-        }
+        let closed = template.kind.closes_route().then(|| self.close_route(from));
         self.last_procedure += 1;
         let mut procedure = template.clone();
         procedure.id = self.last_procedure;
@@ -326,9 +299,7 @@ impl ClusterState {
         procedure.opened = notes.at;
         let text = format!("{} {} opened: {}", procedure.kind, procedure.id, procedure.cause);
         notes.add("procedure_opened", text);
-        if template.kind.closes_route() {
-            notes.add("route_closed", format!("route closed under epoch {}", self.epoch));
-        }
+        closed.into_iter().for_each(|text| notes.add("route_closed", text));
         if matches!(self.writer, Writer::Closed { .. }) {
             self.preparing = Some(self.protection.prepare());
         }
@@ -380,6 +351,7 @@ impl ClusterState {
             Outcome::Done(facts) => {
                 notes.add("step_done", format!("{kind} {number}: {done} ({took} ms)"));
                 self.take_effect(&done, &facts, kind, notes);
+                self.open_route_after(stage, notes);
             }
             Outcome::Failed(text) => {
                 notes.add("step_failed", format!("{kind} {number}: {done} failed: {text}"));

@@ -568,6 +568,7 @@ pub(in crate::decision) fn stage(name: &str, steps: Vec<Planned>) -> Stage {
         guard: None,
         decides: false,
         no_return: false,
+        closes_route: false,
     }
 }
 

@@ -139,6 +139,10 @@ pub struct Stage {
     pub decides: bool,
     /// Whether the procedure can only go forward once this stage has begun.
     pub no_return: bool,
+    /// Whether clients are kept away from the primary, under a new epoch, from the stage's first step
+    /// until all of its steps are done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closes_route: bool,
 }
 
 /// A step and how much depends on it.
@@ -370,6 +374,14 @@ impl Procedure {
     /// Whether a rule opened it to let commits go on unprotected.
     pub fn degrades(&self) -> bool {
         self.finding == super::diagnosis::FindingKind::CommitsBlocked.to_string()
+    }
+
+    /// Whether a stage that keeps clients away has nothing left to do.
+    pub fn route_reopens(&self, stage: usize) -> bool {
+        self.plan.get(stage).is_some_and(|planned| {
+            let mut steps = 0..planned.steps.len();
+            planned.closes_route && steps.all(|it| self.step_state(stage, it) == StepState::Done)
+        })
     }
 
     /// Whether it can only go forward.

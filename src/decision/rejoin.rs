@@ -205,10 +205,12 @@ fn rebuild(
         detach.push(must(Step::Detached { server: name() }));
     }
     // Commits that wait for an acknowledgement keep a copy from ending, and without the copy nobody
-    // could ever give one: so they end unanswered, and new ones are refused until it is there.
+    // could ever give one: so they end unanswered, and new ones are refused until it is there. Nobody
+    // may read how they end, as MariaDB tells their clients that they succeeded.
     let paused = donor.name == primary.name && !others_acknowledge(situation, server, primary);
     let pause = Step::ReadOnly { server: primary.name.clone() };
-    let pause = stage("pause", paused.then(|| must(pause)).into_iter().collect());
+    let mut pause = stage("pause", paused.then(|| must(pause)).into_iter().collect());
+    pause.closes_route = true;
     let (donor, address) = (donor.name.clone(), donor.address.clone());
     let copy = Step::Rebuilt { server: name(), donor, address, since };
     let mut rebuild = stage("rebuild", vec![must(copy)]);
@@ -377,8 +379,10 @@ pub fn more_urgent(
         rule.is_some_and(|(_, rule)| rule.respond == Respond::Rejoin)
     };
     let pauses = |planned: &Planned| matches!(&planned.step, Step::ReadOnly { server } if *server == open.from);
-    // The primary that takes no writes, and lets none wait, is as this plan left it.
-    let own_pause = [FindingKind::PrimaryReadOnly, FindingKind::Unprotected];
+    // The primary that takes no writes, lets none wait, or is hidden from clients is as this plan
+    // left it.
+    let own_pause =
+        [FindingKind::PrimaryReadOnly, FindingKind::RouteClosed, FindingKind::Unprotected];
     let paused = open.plan.iter().flat_map(|stage| &stage.steps).any(pauses);
     let meant = |finding: &Finding| {
         let own = finding.server.as_ref() == Some(&rejoin.server);

@@ -324,8 +324,10 @@ impl Watcher {
                 attempt: *attempt,
             };
             // A proxy that no leader has heard of since a partition healed has had the time to come by then.
-            let clients_cut =
-                *attempt >= LATE_ATTEMPT && leading.ledger.all_cut(cluster, open.epoch, now);
+            let late = *attempt >= LATE_ATTEMPT && leading.ledger.all_cut(cluster, open.epoch, now);
+            // Whoever the open route leads there now was not cut.
+            let served = self.state.clusters.get(cluster).and_then(|it| it.writer.primary());
+            let clients_cut = late && served != Some(planned.step.server());
             let (step, epoch) = (planned.step.clone(), open.epoch);
             let order = StepOrder { id, step, epoch, permit, clients_cut };
             self.outputs.push(Output::Perform(order));
