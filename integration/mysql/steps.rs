@@ -5,8 +5,8 @@ use mysql_async::prelude::Queryable;
 use regent::decision::plan::{Outcome, Step};
 use regent::decision::report::{Receiver, Writable};
 use regent::decision::topology::Endpoint;
-use regent::demo::servers::DatabaseFlavor;
 use regent::demo::servers::accounts::ROOT;
+use regent::demo::servers::{DatabaseFlavor, ServerOptions};
 use std::time::Duration;
 
 /// How long a server may take to catch up here.
@@ -86,6 +86,24 @@ async fn opens_with_commits_waiting(flavor: DatabaseFlavor) {
     let open = cluster.status(1).await;
     assert!(open.writable == Writable::Open && open.semi_sync.source, "{open:?}");
     assert_eq!(open.semi_sync.acks, 1);
+}
+
+/// A primary whose commits wait comes back closed although its own settings would leave it open: the
+/// switch of semi-sync is off by then. MariaDB keeps no setting; there its option file must say so.
+async fn comes_back_closed_once_protected(flavor: DatabaseFlavor) {
+    let options = ServerOptions { read_only: false, ..ServerOptions::default() };
+    let place = tempfile::tempdir().unwrap();
+    let Some(mut cluster) = Cluster::start_in(place, flavor, 1, options).await else {
+        return;
+    };
+    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
+    assert_eq!(cluster.status(0).await.writable, Writable::Open, "it goes on until then");
+    cluster.servers[0].restart().await.unwrap();
+    let back = match flavor {
+        DatabaseFlavor::Mysql => Writable::Closed,
+        DatabaseFlavor::Mariadb => Writable::Open,
+    };
+    assert_eq!(cluster.status(0).await.writable, back);
 }
 
 /// A commit that waits for an acknowledgement must not keep the server open.
@@ -424,7 +442,7 @@ async fn names_a_broken_applier(flavor: DatabaseFlavor) {
 }
 
 both! {
-    opens_with_commits_waiting
+    opens_with_commits_waiting comes_back_closed_once_protected
     fails_over_and_back closes_past_waiting_commits refuses_without_permit
     closes_under_writes drains_before_it_promotes names_a_broken_applier waits_for_all_who_acknowledge
 }

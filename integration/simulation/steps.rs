@@ -286,6 +286,7 @@ impl World {
         }
         let server = &mut self.servers[task.server];
         server.source_on = acks > 0;
+        server.closed_at_restart |= acks > 0;
         server.acks = acks.max(1);
         task.let_go = false;
         self.complete_commits(task.server);

@@ -32,6 +32,8 @@ pub fn monitor_grants(flavor: DatabaseFlavor, account: &str) -> Vec<String> {
             "SELECT ON mysql.*",
             // Acting: read-only flags, semi-sync, replication, sessions to end, cloning.
             "SYSTEM_VARIABLES_ADMIN, SESSION_VARIABLES_ADMIN, REPLICATION_SLAVE_ADMIN ON *.*",
+            // The primary is to come back from a restart closed.
+            "PERSIST_RO_VARIABLES_ADMIN ON *.*",
             "CONNECTION_ADMIN, SERVICE_CONNECTION_ADMIN, SYSTEM_USER, BINLOG_ADMIN, BACKUP_ADMIN, \
              CLONE_ADMIN, RELOAD, SHUTDOWN ON *.*",
             "INSERT, DELETE ON mysql.plugin",

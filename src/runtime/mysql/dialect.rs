@@ -228,6 +228,14 @@ impl Dialect {
         }
     }
 
+    /// Leaves writes as they are until the next restart, and none after it.
+    pub fn close_at_restart(&self) -> Option<&'static str> {
+        match self.flavor {
+            Flavor::MySql => Some("SET PERSIST_ONLY super_read_only = ON"),
+            Flavor::MariaDb => None,
+        }
+    }
+
     /// Opens for writes until the next restart.
     pub fn open(&self) -> &'static str {
         match self.flavor {

@@ -54,12 +54,14 @@ pub(super) async fn commits_wait(session: &mut Session, acks: u32) -> Result<Fac
 /// Sets what is not so yet, the switch last.
 ///
 /// The switch is never kept on across a restart: a replica's applier would wait for itself, and
-/// whoever opens a restarted primary sets it anew before. All else is kept, best effort.
+/// whoever opens a restarted primary sets it anew before. So that nobody writes there earlier, the
+/// server comes back closed. All else is kept, best effort.
 pub(super) async fn set(session: &mut Session, acks: u32) -> Result<(), StepError> {
     let switch = session.dialect.waiting_switch();
     let kept = session.persisted().await?;
     if acks > 0 {
         prepare(session, acks, &kept).await?;
+        session.persist_closed().await?;
         return session.run(&session.dialect.source_waits(true)).await;
     }
     session.run(&session.dialect.source_waits(false)).await?;

@@ -213,14 +213,15 @@ impl Session {
         }
     }
 
-    /// Lets a closed server come back closed after a restart. Best effort: without the privilege
-    /// the server's own settings decide that.
+    /// Lets a server come back closed after a restart, be it open now. Best effort: without the
+    /// privilege the server's own settings decide that.
     pub(super) async fn persist_closed(&mut self) -> Result<(), StepError> {
+        let Some(order) = self.dialect.close_at_restart() else {
+            return Ok(());
+        };
         let kept = self.persisted().await?;
-        if kept.get("super_read_only").is_none_or(|value| value != "ON")
-            && self.dialect.persisted().is_some()
-        {
-            self.try_run(self.dialect.close(true)).await?;
+        if kept.get("super_read_only").is_none_or(|value| value != "ON") {
+            self.try_run(order).await?;
         }
         Ok(())
     }
