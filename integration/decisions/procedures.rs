@@ -2,11 +2,14 @@
 
 use super::executor::{World, is_closed};
 use regent::decision::cluster::Command;
+use regent::decision::diagnosis::{FindingKind, diagnose};
 use regent::decision::plan::{Facts, Outcome, Step};
 use regent::decision::planning::pause;
 use regent::decision::procedure::{Ending, Kind, Procedure, StepState};
+use regent::decision::rejoin::more_urgent;
 use regent::decision::response::procedure;
-use regent::decision::topology::Epoch;
+use regent::decision::topology::{Epoch, ServerName};
+use std::time::Duration;
 
 const DEAD: &str = "primary: db1\nservers:\n  - { name: db1, seen: refused }\n  - { name: db2 }\n  - { name: db3 }\n";
 const WELL: &str =
@@ -83,6 +86,31 @@ fn clients_are_away_while_a_rejoin_closes_the_primary() {
         away += usize::from(closing);
     }
     assert_eq!(away, 1);
+}
+
+/// While the primary takes no writes nobody can tell that the other replica's history forked as well;
+/// to let it follow could only fail, and would end the copy.
+#[test]
+fn a_rejoin_that_closed_the_primary_gives_way_to_no_replica() {
+    let mut world = World::new(ALL_DIVERGED);
+    world.respond();
+    let after = |commands| {
+        let mut part = world.clone();
+        part.run(7, commands);
+        part
+    };
+    let copies = |part: &World| part.now().rebuilding.contains_key(&ServerName::from("db2"));
+    let world = (0..100).map(after).find(copies).unwrap();
+    let closed = ALL_DIVERGED.replace("name: db1", "name: db1, writable: closed");
+    let mut situation = World::new(&closed).situation;
+    situation.state = world.now().clone();
+    let open = situation.state.procedure.take().unwrap();
+    let findings = diagnose(&situation);
+    assert!(findings.iter().any(|it| it.kind == FindingKind::ReplicaAstray), "{findings:?}");
+    let long = |_: &_| Duration::from_secs(60);
+    let rejoin = (&open, open.rejoin.as_ref().unwrap());
+    let urgent = more_urgent(&situation, rejoin, findings, &long, &[]);
+    assert!(urgent.is_none(), "{urgent:?}");
 }
 
 #[test]

@@ -79,6 +79,17 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// A primary whose commits wait for its one replica to acknowledge them.
+    pub async fn lossless_pair(flavor: DatabaseFlavor) -> Option<Cluster> {
+        let cluster = Cluster::replicating(flavor, 2).await?;
+        // So that the replica's connection is asked for acknowledgements, whatever it connected to.
+        cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
+        cluster.done(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
+        cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
+        cluster.until(0, "a client", |it| it.semi_sync.source && it.semi_sync.clients == 1).await;
+        Some(cluster)
+    }
+
     pub async fn write(&self, statement: &str) {
         self.servers[0].execute(statement).await.unwrap();
     }

@@ -108,13 +108,9 @@ async fn comes_back_closed_once_protected(flavor: DatabaseFlavor) {
 
 /// A commit that waits for an acknowledgement must not keep the server open.
 async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
-    let Some(cluster) = Cluster::replicating(flavor, 2).await else {
+    let Some(cluster) = Cluster::lossless_pair(flavor).await else {
         return;
     };
-    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
-    cluster.done(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
-    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
-    cluster.until(0, "a client", |it| it.semi_sync.source && it.semi_sync.clients == 1).await;
     cluster.insert(0).await;
     cluster.done(1, cluster.step("receiver_stopped", 1)).await;
     let mut waiting = cluster.session(0).await;
@@ -155,13 +151,9 @@ async fn closes_past_waiting_commits(flavor: DatabaseFlavor) {
 /// takes no effect once the server was opened again.
 #[tokio::test]
 async fn an_attempt_given_up_leaves_nothing() {
-    let Some(cluster) = Cluster::replicating(Mysql, 2).await else {
+    let Some(cluster) = Cluster::lossless_pair(Mysql).await else {
         return;
     };
-    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
-    cluster.done(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
-    cluster.done(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
-    cluster.until(0, "a client", |it| it.semi_sync.source && it.semi_sync.clients == 1).await;
     cluster.done(1, cluster.step("receiver_stopped", 1)).await;
     let mut waiting = cluster.session(0).await;
     let commit = tokio::spawn(async move { waiting.query_drop("COMMIT").await });
@@ -211,13 +203,9 @@ async fn stays_open_and_acknowledges_nothing(
 /// With a replica that acknowledges, a server under writes is closed soon, and what its clients
 /// were told is on the replica.
 async fn closes_under_writes(flavor: DatabaseFlavor) {
-    let Some(cluster) = Cluster::replicating(flavor, 2).await else {
+    let Some(cluster) = Cluster::lossless_pair(flavor).await else {
         return;
     };
-    cluster.once(0, Step::CommitsWait { server: cluster.name(0), acks: 0 }).await;
-    cluster.once(1, Step::Acknowledges { server: cluster.name(1), on: true }).await;
-    cluster.once(0, Step::CommitsWait { server: cluster.name(0), acks: 1 }).await;
-    cluster.until(0, "a client", |it| it.semi_sync.source && it.semi_sync.clients == 1).await;
     let shop = "GRANT SELECT, INSERT ON shop.* TO writer@'%' IDENTIFIED BY 'writer'";
     for statement in match flavor {
         Mariadb => vec![shop],

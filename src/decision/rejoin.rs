@@ -380,9 +380,14 @@ pub fn more_urgent(
     };
     let pauses = |planned: &Planned| matches!(&planned.step, Step::ReadOnly { server } if *server == open.from);
     // The primary that takes no writes, lets none wait, or is hidden from clients is as this plan
-    // left it.
-    let own_pause =
-        [FindingKind::PrimaryReadOnly, FindingKind::RouteClosed, FindingKind::Unprotected];
+    // left it; and of a replica whose history forked nobody can tell so while it is.
+    let own_pause = [
+        FindingKind::PrimaryReadOnly,
+        FindingKind::RouteClosed,
+        FindingKind::Unprotected,
+        FindingKind::ReplicaAstray,
+        FindingKind::ReplicaStopped,
+    ];
     let paused = open.plan.iter().flat_map(|stage| &stage.steps).any(pauses);
     let meant = |finding: &Finding| {
         let own = finding.server.as_ref() == Some(&rejoin.server);
