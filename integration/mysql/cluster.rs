@@ -14,6 +14,7 @@ use regent::runtime::mysql::connect::connect;
 use regent::runtime::mysql::distance::Distance;
 use regent::runtime::mysql::probe::Prober;
 use regent::runtime::steps::{Access, Exports, Link, Programs, Renewal, perform};
+use regent::runtime::withdrawal::Withdrawal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -141,6 +142,7 @@ impl Cluster {
             clients_cut: false,
             distance: Distance::default(),
             renewal: Renewal::default(),
+            withdrawal: Withdrawal::default(),
             link: self.links[at].clone(),
             exports: Exports { watcher: "w1".into(), directory: self.place.path().join("exports") },
             programs: Programs(vec![self.programs.clone()]),

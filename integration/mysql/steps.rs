@@ -2,11 +2,15 @@
 
 use crate::cluster::{Cluster, Mariadb, Mysql};
 use mysql_async::prelude::Queryable;
+use regent::clock::Moment;
+use regent::decision::gtid::Gtids;
 use regent::decision::plan::{Outcome, Step};
 use regent::decision::report::{Receiver, Writable};
-use regent::decision::topology::Endpoint;
+use regent::decision::topology::{Endpoint, Epoch, Flavor};
 use regent::demo::servers::accounts::ROOT;
 use regent::demo::servers::{DatabaseFlavor, ServerOptions};
+use regent::runtime::steps::{Access, perform};
+use regent::runtime::withdrawal::{Withdrawal, Withdrawals};
 use std::time::Duration;
 
 /// How long a server may take to catch up here.
@@ -169,6 +173,40 @@ async fn an_attempt_given_up_leaves_nothing() {
     commit.await.unwrap().unwrap();
     cluster.insert(0).await;
     assert_eq!(cluster.status(0).await.writable, Writable::Open, "it took effect after all");
+}
+
+/// A step whose procedure was given up stops waiting, changes nothing more, and leaves all as it is.
+async fn ends_when_withdrawn(flavor: DatabaseFlavor) {
+    let Some(cluster) = Cluster::replicating(flavor, 2).await else {
+        return;
+    };
+    let never = match flavor {
+        Mysql => Gtids::parse(Flavor::MySql, "00000000-0000-4000-8000-000000000000:1"),
+        Mariadb => Gtids::parse(Flavor::MariaDb, "7-7-7"),
+    };
+    let to = cluster.status(1).await.executed.union(&never.unwrap());
+    let withdrawals = Withdrawals::default();
+    let withdrawal = withdrawals.of(&"shop".into(), 1);
+    let access = Access { withdrawal: withdrawal.clone(), ..cluster.access(1) };
+    let permit = Moment(u64::MAX);
+    let waits = Step::CaughtUp { server: cluster.name(1), to, within: PATIENCE };
+    let of_it = access.clone();
+    let waiting = tokio::spawn(async move { perform(&waits, Epoch(1), &of_it, permit).await });
+    let within = Duration::from_secs(1);
+    let mut waiting = Box::pin(waiting);
+    assert!(
+        tokio::time::timeout(within, &mut waiting).await.is_err(),
+        "there was nothing to await"
+    );
+    withdrawals.note("shop".into(), 1);
+    let outcome = tokio::time::timeout(within, waiting).await.expect("it waits on").unwrap();
+    let withdrawn = Outcome::Retry(Withdrawal::WHY.to_owned());
+    assert_eq!(outcome, withdrawn);
+    let stops = cluster.step("receiver_stopped", 1);
+    assert_eq!(perform(&stops, Epoch(1), &access, permit).await, withdrawn);
+    let channel = cluster.status(1).await.channels[0].clone();
+    assert!(channel.receiver == Receiver::Connected && channel.applying, "{channel:?}");
+    cluster.done(1, stops).await;
 }
 
 type Insert = tokio::task::JoinHandle<Result<(), mysql_async::Error>>;
@@ -430,7 +468,7 @@ async fn names_a_broken_applier(flavor: DatabaseFlavor) {
 }
 
 both! {
-    opens_with_commits_waiting comes_back_closed_once_protected
+    opens_with_commits_waiting comes_back_closed_once_protected ends_when_withdrawn
     fails_over_and_back closes_past_waiting_commits refuses_without_permit
     closes_under_writes drains_before_it_promotes names_a_broken_applier waits_for_all_who_acknowledge
 }

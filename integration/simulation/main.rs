@@ -76,7 +76,7 @@ fn a_lease_that_is_not_awaited_is_caught() {
 
 #[test]
 fn promoting_by_executed_position_is_caught() {
-    is_caught(Flaw::ReceivedIgnored, "lacks acknowledged commits", 1..=20);
+    is_caught(Flaw::ReceivedIgnored, "lacks acknowledged commits", 1..=60);
 }
 
 #[test]

@@ -29,6 +29,13 @@ pub struct Task {
 /// So soon an attempt looks again whether the one before it on the same server has ended.
 const QUEUED: u64 = 2 * MILLI;
 
+const WITHDRAWN: &str = "withdrawn, as its procedure was given up";
+
+/// Whether a step that waits for something gives up when it is withdrawn.
+fn waits(step: &Step) -> bool {
+    !matches!(step, Step::Rebuilt { .. } | Step::Exported { .. })
+}
+
 impl World {
     pub fn begin_step(&mut self, watcher: usize, life: u32, term: u64, order: StepOrder) {
         if self.watchers[watcher].life != life {
@@ -71,6 +78,10 @@ impl World {
         })
     }
 
+    fn is_withdrawn(&self, task: &Task) -> bool {
+        self.watchers[task.watcher].withdrawn >= task.order.id.procedure
+    }
+
     /// What the server's life is when an attempt's turn comes, and when its time will be over.
     fn turn_comes(&mut self, task: &mut Task) -> (u32, u64) {
         let deadline = self.when_passed(task.watcher, task.order.step.limit());
@@ -84,6 +95,13 @@ impl World {
         };
         if self.watchers[task.watcher].life != task.life {
             return;
+        }
+        if self.is_withdrawn(&task) && (task.turn_came.is_none() || waits(&task.order.step)) {
+            return self.end_step(task, Outcome::Retry(WITHDRAWN.to_owned()));
+        }
+        if waits(&task.order.step) && self.gave_up(task.watcher, task.order.id.procedure) {
+            let text = format!("{} goes on, though it was given up", task.order.step);
+            return self.broken(text);
         }
         if self.queues(id, &task) {
             self.tasks.insert(id, task);
@@ -217,7 +235,10 @@ impl World {
         if self.reading(task.watcher) > task.order.permit {
             return Err(Outcome::Retry("permit ran out".to_owned()));
         }
-        self.statement(task.term, task.watcher);
+        if self.is_withdrawn(task) {
+            return Err(Outcome::Retry(WITHDRAWN.to_owned()));
+        }
+        self.statement(task.term, task.watcher, task.order.id.procedure);
         Ok(())
     }
 

@@ -26,6 +26,8 @@ pub struct WatcherHost {
     /// Microseconds a write takes.
     pub disk_delay: u64,
     wake_at: u64,
+    /// The newest procedure whose orders were withdrawn.
+    pub withdrawn: u64,
 }
 
 impl WatcherHost {
@@ -40,6 +42,7 @@ impl WatcherHost {
             written_at: 0,
             disk_delay: MILLI,
             wake_at: u64::MAX,
+            withdrawn: 0,
         }
     }
 
@@ -69,6 +72,7 @@ impl World {
         let started = Watcher::start(setup, &host.disk, now);
         let host = &mut self.watchers[number];
         (host.life, host.clock, host.wake_at, host.written_at) = (life, clock, u64::MAX, self.now);
+        host.withdrawn = 0;
         match started {
             Ok(watcher) => host.watcher = Some(watcher),
             Err(fatal) => self.broken(format!("w{} cannot start: {fatal}", number + 1)),
@@ -181,6 +185,10 @@ impl World {
                 if self.springs(Trap::AfterEntry) {
                     self.fail_watcher(number);
                 }
+            }
+            Output::Withdraw { procedure, .. } => {
+                let host = &mut self.watchers[number];
+                host.withdrawn = host.withdrawn.max(procedure);
             }
             Output::Reply { response, .. } => {
                 let word = crate::tally::word(&response);

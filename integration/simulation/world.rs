@@ -9,7 +9,7 @@ use crate::network::{Network, Node};
 use crate::proxies::ProxyHost;
 use crate::random::Random;
 use crate::servers::Server;
-use crate::setting::{self, Setting};
+use crate::setting::{self, Flaw, Setting};
 use crate::steps::Task;
 use crate::tally::Tally;
 use crate::trace::Trace;
@@ -127,6 +127,10 @@ impl World {
         let mut servers: Vec<_> =
             (0..count).map(|number| Server::new(number, (number > 0).then_some(0))).collect();
         servers[0].closed_at_restart = !setting.opens_at_restart;
+        if setting.flaw == Flaw::ReceivedIgnored {
+            // One that applied all that it got, and one that got more: nothing tells them apart else.
+            servers[count - 1].apply_gap = 200 * MILLI;
+        }
         if setting.unclear {
             servers[1].writable = Writable::Open;
         }

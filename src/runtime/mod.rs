@@ -11,3 +11,4 @@ pub mod peers;
 pub mod probes;
 pub mod steps;
 pub mod turning;
+pub mod withdrawal;

@@ -4,10 +4,11 @@ use super::metrics::Metrics;
 use super::mysql::distance::Distance;
 use super::probes::Probes;
 use super::steps::{Access, Exports, Leadership, Link, Programs, Renewal, perform};
+use super::withdrawal::{Withdrawal, Withdrawals};
 use crate::clock::{Clock, Moment};
 use crate::config::Config;
 use crate::decision::plan::{Outcome, Progress};
-use crate::decision::topology::ServerKey;
+use crate::decision::topology::{ClusterName, ServerKey};
 use crate::watcher::{Input, StepId, StepOrder};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ const SHOWN_EVERY: Duration = Duration::from_millis(250);
 pub struct Orders {
     servers: BTreeMap<ServerKey, (Access, Arc<Mutex<()>>)>,
     leadership: Leadership,
+    withdrawals: Withdrawals,
     metrics: Metrics,
     inbox: mpsc::Sender<Input>,
     stop: CancellationToken,
@@ -54,6 +56,7 @@ impl Orders {
                     clients_cut: false,
                     distance: Distance::default(),
                     renewal: Renewal::default(),
+                    withdrawal: Withdrawal::default(),
                     link: Link::default(),
                     exports: exports.clone(),
                     programs: programs.clone(),
@@ -65,6 +68,7 @@ impl Orders {
         Orders {
             servers,
             leadership: Leadership::unknown(),
+            withdrawals: Withdrawals::default(),
             metrics: metrics.clone(),
             inbox: inbox.clone(),
             stop: stop.clone(),
@@ -85,6 +89,11 @@ impl Orders {
         self.leadership.confirmed(term, until);
     }
 
+    /// Orders of that procedure and earlier ones end as soon as they can.
+    pub fn withdraw(&self, cluster: ClusterName, procedure: u64) {
+        self.withdrawals.note(cluster, procedure);
+    }
+
     /// Carries out an order in a task of its own.
     pub fn carry_out(&self, order: StepOrder) {
         let server = order.step.server().clone();
@@ -92,12 +101,13 @@ impl Orders {
         let (inbox, metrics, stop) = (self.inbox.clone(), self.metrics.clone(), self.stop.clone());
         let found = self.servers.get(&key).cloned();
         let renewal = self.leadership.renewal();
+        let withdrawal = self.withdrawals.of(&order.id.cluster, order.id.procedure);
         tokio::spawn(async move {
             let outcome = match found {
                 Some((mut access, turn)) => {
                     let (progress, shown) = watch::channel(Progress::default());
                     access.progress = Some(progress);
-                    access.renewal = renewal;
+                    (access.renewal, access.withdrawal) = (renewal, withdrawal);
                     tokio::spawn(show(order.id.clone(), shown, inbox.clone()));
                     let work = attempt(&order, access, turn, &metrics);
                     stop.run_until_cancelled(work).await
@@ -131,7 +141,10 @@ async fn attempt(
     // What acts from outside must not wait for what hangs inside.
     let _turn = match order.step.is_external() {
         true => None,
-        false => Some(turn.lock().await),
+        false => match access.withdrawal.clone().unless_over(turn.lock()).await {
+            Some(turn) => Some(turn),
+            None => return Outcome::Retry(Withdrawal::WHY.to_owned()),
+        },
     };
     let clock = access.clock;
     let begun = clock.now().moment;

@@ -2,6 +2,7 @@
 
 use super::fence;
 use super::mysql::distance::Distance;
+use super::withdrawal::Withdrawal;
 use crate::clock::{Clock, Moment};
 use crate::config::Credentials;
 use crate::decision::plan::{Outcome, Progress, Step};
@@ -28,6 +29,8 @@ pub struct Access {
     pub distance: Distance,
     /// For how much longer its watcher leads since the order was given.
     pub renewal: Renewal,
+    /// Whether the order was withdrawn since.
+    pub withdrawal: Withdrawal,
     /// The last step's connection, while it is fresh; clones share it.
     pub link: Link,
     /// Where files for people go.

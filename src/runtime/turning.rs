@@ -209,6 +209,7 @@ impl Turning {
             Output::Persist { ticket, record } => self.persist(ticket, record).await?,
             Output::Probe { server } => self.probes.probe(&server),
             Output::Perform(order) => self.orders.carry_out(order),
+            Output::Withdraw { cluster, procedure } => self.orders.withdraw(cluster, procedure),
             Output::Reply { id: OWN_STATUS, response } => {
                 if let Response::Status(status) = response {
                     self.metrics.observe_status(&status);

@@ -9,6 +9,7 @@ use super::{Input, Output, PeerMessage, StepOrder, Stored};
 use crate::clock::{Moment, Now};
 use crate::decision::cluster::{Command, FORMAT, Proposal, State, Writer};
 use crate::decision::lease::{FromProxy, ToProxy};
+use crate::decision::procedure::Ending;
 use crate::decision::report::Sight;
 use crate::decision::topology::{
     ClusterName, Clusters, DataCenter, Epoch, ProxyName, ServerKey, Timing, WatcherName,
@@ -295,8 +296,11 @@ impl Watcher {
         Ok(())
     }
 
-    /// What the leader does because an entry was applied: carry out begun steps, answer who asked.
+    /// What is done because an entry was applied: withdraw orders, and as the leader carry out begun
+    /// steps, answer who asked.
     fn follow_up(&mut self, now: Moment, term: u64, index: u64, proposal: &Proposal) {
+        // Also by a watcher that led a moment ago.
+        self.outputs.extend(proposal.commands.iter().filter_map(withdrawn));
         let permit = self.consensus.surely_leads_until().unwrap_or_default();
         let Some(leading) = &mut self.leading else {
             return;
@@ -373,6 +377,18 @@ impl Watcher {
         // Its record comes with the next drain.
         self.consensus.compact(index, state)?;
         Ok(())
+    }
+}
+
+/// What was given up must not go on beside what comes next, nor keep it waiting. What a procedure that
+/// succeeded left under way nothing depends on, and it may still do some good.
+fn withdrawn(command: &Command) -> Option<Output> {
+    match command {
+        Command::Close { ending: Ending::Done { .. }, .. } => None,
+        Command::Close { cluster, procedure, .. } => {
+            Some(Output::Withdraw { cluster: cluster.clone(), procedure: *procedure })
+        }
+        _ => None,
     }
 }
 

@@ -116,6 +116,15 @@ pub enum Output {
     },
     /// Bring about a step's state; answer `StepDone` in any case, within the step's limit.
     Perform(StepOrder),
+    /// Orders of that procedure and of earlier ones of its cluster are withdrawn: what has not begun
+    /// does not begin, what waits for something waits no longer, and no changing statement is sent for
+    /// them any more. Each is answered all the same. A copy that was begun goes on.
+    Withdraw {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The procedure.
+        procedure: u64,
+    },
     /// Write the canary row, locally and outside the binary log, so that it can never become a
     /// transaction that others lack; answer `CanaryDone` in any case.
     Canary {

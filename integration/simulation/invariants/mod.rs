@@ -11,7 +11,9 @@ use crate::servers::Held;
 use crate::setting;
 use crate::world::World;
 use regent::decision::cluster::Writer;
+use regent::decision::procedure::Ending;
 use regent::decision::topology::Epoch;
+use regent::watcher::Watcher;
 use std::collections::BTreeMap;
 
 /// What has to be remembered to tell whether promises are kept.
@@ -87,10 +89,21 @@ impl World {
     }
 
     /// A leader's step sends a changing statement.
-    pub fn statement(&mut self, term: u64, watcher: usize) {
+    pub fn statement(&mut self, term: u64, watcher: usize, procedure: u64) {
+        if self.gave_up(watcher, procedure) {
+            self.broken(format!("w{} acts for {procedure}, which it gave up", watcher + 1));
+        }
         if let Err(text) = self.invariants.journal.statement(term) {
             self.broken(format!("w{}: {text}", watcher + 1));
         }
+    }
+
+    /// Whether a watcher knows that a procedure ended without success.
+    pub fn gave_up(&self, watcher: usize, procedure: u64) -> bool {
+        let state = self.watchers[watcher].watcher.as_ref().map(Watcher::state);
+        let cluster = state.and_then(|state| state.clusters.get(&setting::cluster()));
+        let ending = cluster.and_then(|it| it.find_procedure(procedure)?.ending.as_ref());
+        ending.is_some_and(|ending| !matches!(ending, Ending::Done { .. }))
     }
 
     /// A step made a server writable.

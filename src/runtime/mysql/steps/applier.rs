@@ -56,6 +56,7 @@ async fn run(
         if !status.received().contains(&to) && idle(&status) {
             return Err(StepError::Failed("it never received all it must hold".to_owned()));
         }
+        session.still_wanted()?;
         for channel in &status.channels {
             start(session, channel, &status).await?;
         }

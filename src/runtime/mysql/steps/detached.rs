@@ -48,6 +48,7 @@ async fn stop(session: &mut Session, channel: &Channel) -> Result<(), StepError>
 async fn reconnected(session: &mut Session, name: &str) -> Result<(), StepError> {
     let least = session.left().saturating_sub(RECONNECTING);
     while session.left() > least {
+        session.still_wanted()?;
         let status = session.status().await?;
         let channel = status.channels.iter().find(|channel| channel.name == name);
         if channel.is_none_or(|channel| channel.receiver == Receiver::Connected) {

@@ -131,6 +131,7 @@ async fn connected(session: &mut Session, address: &Endpoint) -> Result<Status, 
             let (code, text) = (error.code, &error.text);
             return Err(StepError::Failed(format!("cannot follow, error {code}: {text}")));
         }
+        session.still_wanted()?;
         if session.left() < least {
             let code = channel.error.as_ref().map_or(0, |error| error.code);
             return Err(StepError::Retry(format!("not connected to its source, error {code}")));

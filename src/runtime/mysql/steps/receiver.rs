@@ -46,6 +46,7 @@ pub(super) async fn until(
         if wished(&status) {
             return Ok(status);
         }
+        session.still_wanted()?;
         if session.left() < PAUSE * 4 {
             return Err(StepError::Retry("the state did not come about in time".to_owned()));
         }

@@ -10,6 +10,7 @@ use crate::runtime::mysql::dialect::Dialect;
 use crate::runtime::mysql::distance::Distance;
 use crate::runtime::mysql::status::{self, StatusError};
 use crate::runtime::steps::{Access, Exports, Link};
+use crate::runtime::withdrawal::Withdrawal;
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Error};
 use std::collections::BTreeMap;
@@ -95,10 +96,19 @@ impl Session {
 
     /// Must be asked before every changing statement.
     pub(super) fn permitted(&self) -> Result<(), StepError> {
+        self.still_wanted()?;
         if self.access.clock.now().moment > self.access.renewal.extend(self.permit) {
             return Err(StepError::Retry("permit ran out".to_owned()));
         }
         Ok(())
+    }
+
+    /// Must be asked wherever a step waits for something: the order may be withdrawn meanwhile.
+    pub(super) fn still_wanted(&self) -> Result<(), StepError> {
+        match self.access.withdrawal.is_over() {
+            true => Err(StepError::Retry(Withdrawal::WHY.to_owned())),
+            false => Ok(()),
+        }
     }
 
     /// The time left of the step's limit.
