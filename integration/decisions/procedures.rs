@@ -194,6 +194,29 @@ fn an_opening_that_saw_another_epoch_is_rejected() {
     assert!(!world.apply(open(2)), "a second procedure was opened beside the first");
 }
 
+/// A rejoin relieves a server of acknowledging before its data is replaced, and asks it again after:
+/// what it acknowledges from then on is among what must be seen at the next failover.
+#[test]
+fn who_is_asked_to_acknowledge_again_may_have() {
+    let mut world = World::new(DIVERGED);
+    world.respond();
+    let (mut relieved, mut asked) = (false, false);
+    for prefix in 0..100 {
+        let mut part = world.clone();
+        part.run(7, prefix);
+        let Some(open) = part.open() else { continue };
+        let counted = part.now().protection.may_acknowledge.contains(&"db2".into());
+        relieved |= !counted;
+        let begun = open.journal.iter().any(|entry| {
+            let planned = &open.plan[entry.stage].steps[entry.step].step;
+            matches!(planned, Step::Acknowledges { on: true, .. })
+        });
+        assert!(counted || !begun, "asked, and not counted after {prefix} commands");
+        asked |= begun;
+    }
+    assert!(relieved && asked);
+}
+
 /// A rebuilt server may give the same numbers to other transactions, see the tests on real servers.
 #[test]
 fn what_was_written_down_is_forgotten_with_the_data() {

@@ -15,7 +15,7 @@ use super::gtid::Gtids;
 use super::maintenance::Maintenance;
 use super::plan::{Export, Facts, Outcome, Step};
 pub use super::procedure::Rejected;
-use super::procedure::{Ending, Entry, Kind, Planned, Procedure, Stage, What};
+use super::procedure::{Ending, Entry, Kind, Planned, Procedure, What};
 use super::response::Answered;
 use super::restarts::Restarts;
 use super::topology::{ClusterName, Epoch, ServerName};
@@ -211,7 +211,7 @@ impl ClusterState {
                     open.loss.clone_from(loss);
                     notes.add("loss_stated", format!("{subject}: {loss}"));
                 }
-                self.expect_acknowledgers(stages);
+                stages.iter().for_each(|stage| self.expect_acknowledgers(&stage.steps));
                 Ok(())
             }
             Command::Begin { procedure, stage, step, attempt, term, .. } => {
@@ -219,11 +219,12 @@ impl ClusterState {
                 let (stage, step, attempt) = (*stage, *step, *attempt);
                 let open = self.open_procedure(*procedure)?;
                 open.begin(Entry { stage, step, attempt, at, what: What::Began { term: *term } })?;
+                let planned = open.plan[stage].steps[step].clone();
                 // From here on nobody knows what it holds.
-                if let Step::Rebuilt { server, since, .. } = &open.plan[stage].steps[step].step {
-                    let (server, since) = (server.clone(), *since);
-                    self.rebuilding.entry(server).or_insert(since);
+                if let Step::Rebuilt { server, since, .. } = &planned.step {
+                    self.rebuilding.entry(server.clone()).or_insert(*since);
                 }
+                self.expect_acknowledgers(&[planned]);
                 self.close_route_for(stage, notes);
                 Ok(())
             }
@@ -303,17 +304,18 @@ impl ClusterState {
         if matches!(self.writer, Writer::Closed { .. }) {
             self.preparing = Some(self.protection.prepare());
         }
-        self.expect_acknowledgers(&procedure.plan);
+        procedure.plan.iter().for_each(|stage| self.expect_acknowledgers(&stage.steps));
         self.procedure = Some(procedure);
         Ok(())
     }
 
     /// From the moment a plan may make a server acknowledge, it may have acknowledged; and from
     /// the moment a plan touches the primary's own setting, nothing is sure until it is confirmed.
-    fn expect_acknowledgers(&mut self, stages: &[Stage]) {
+    /// Said when it is planned, and again when it begins: the same plan may relieve the server first.
+    fn expect_acknowledgers(&mut self, steps: &[Planned]) {
         let primary = self.writer.primary().cloned();
         let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
-        for Planned { step, .. } in stages.iter().flat_map(|stage| &stage.steps) {
+        for Planned { step, .. } in steps {
             match step {
                 Step::Acknowledges { server, on: true } => {
                     regime.may_acknowledge.insert(server.clone());
