@@ -199,11 +199,12 @@ impl Session {
                 results.for_each(drop).await?;
                 done += 1;
             }
-            Ok(())
+            // An error is kept as the last result, and would be told to the next question.
+            results.drop_result().await
         };
         match running.await {
             Ok(()) => Ok((done, None)),
-            Err(Error::Server(server)) => Ok((done, Some(server.code))),
+            Err(Error::Server(server)) => Ok((done.saturating_sub(1), Some(server.code))),
             Err(error) => Err(error.into()),
         }
     }
