@@ -92,6 +92,34 @@ async fn opens_with_commits_waiting(flavor: DatabaseFlavor) {
     assert_eq!(open.semi_sync.acks, 1);
 }
 
+/// The first commits wait for a replica that is connected by then; on MariaDB one that comes just after
+/// them is not served.
+#[tokio::test]
+async fn opens_once_it_is_listened_to() {
+    let Some(mut cluster) = Cluster::replicating(Mariadb, 3).await else {
+        return;
+    };
+    cluster.servers[0].kill9();
+    cluster.done(1, Step::CommitsWait { server: cluster.name(1), acks: 1 }).await;
+    cluster.done(2, Step::Acknowledges { server: cluster.name(2), on: true }).await;
+    let follows = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let before = cluster.status(1).await.writable;
+        cluster.done(2, cluster.following(2, 1)).await;
+        before
+    };
+    let opens = cluster.done(1, Step::Writable { server: cluster.name(1), acks: 1 });
+    let (before, _) = tokio::join!(follows, opens);
+    assert_eq!(before, Writable::Closed, "opened before anybody listened");
+    let open = cluster.status(1).await;
+    assert!(open.writable == Writable::Open && open.semi_sync.clients == 1, "{open:?}");
+    cluster.insert(1).await;
+    cluster.servers[2].kill9();
+    // Nobody is awaited for ever.
+    cluster.done(1, cluster.step("read_only", 1)).await;
+    cluster.done(1, Step::Writable { server: cluster.name(1), acks: 1 }).await;
+}
+
 /// A primary whose commits wait comes back closed although its own settings would leave it open: the
 /// switch of semi-sync is off by then. MariaDB keeps no setting; there its option file must say so.
 async fn comes_back_closed_once_protected(flavor: DatabaseFlavor) {
@@ -108,6 +136,26 @@ async fn comes_back_closed_once_protected(flavor: DatabaseFlavor) {
         DatabaseFlavor::Mariadb => Writable::Open,
     };
     assert_eq!(cluster.status(0).await.writable, back);
+}
+
+/// Somebody made the primary follow its replica; it goes on and follows nobody again.
+async fn stops_following(flavor: DatabaseFlavor) {
+    let Some(cluster) = Cluster::replicating(flavor, 2).await else {
+        return;
+    };
+    cluster.done(0, cluster.following(0, 1)).await;
+    for setting in match flavor {
+        DatabaseFlavor::Mysql => ["super_read_only", "read_only"].as_slice(),
+        DatabaseFlavor::Mariadb => &["read_only"],
+    } {
+        cluster.servers[0].execute(&format!("SET GLOBAL {setting} = 0")).await.unwrap();
+    }
+    let astray = cluster.status(0).await;
+    assert!(astray.writable == Writable::Open && !astray.channels.is_empty(), "{astray:?}");
+    cluster.done(0, Step::Writable { server: cluster.name(0), acks: 0 }).await;
+    let mended = cluster.status(0).await;
+    assert!(mended.writable == Writable::Open && mended.channels.is_empty(), "{mended:?}");
+    cluster.insert(0).await;
 }
 
 /// A commit that waits for an acknowledgement must not keep the server open.
@@ -280,6 +328,33 @@ async fn closes_under_writes(flavor: DatabaseFlavor) {
     cluster.until(1, "received", |it| it.executed.contains(&to)).await;
     assert!(cluster.rows(1).await >= told && told > 0, "{told} were told");
     assert!(took < Duration::from_millis(300), "closing took {took:?}");
+}
+
+/// Sessions that end between the look at them and their turn are no hindrance.
+async fn closes_while_sessions_come_and_go(flavor: DatabaseFlavor) {
+    let Some(cluster) = Cluster::replicating(flavor, 1).await else {
+        return;
+    };
+    let visits: Vec<_> = (0..16)
+        .map(|_| {
+            let address = cluster.address(0);
+            tokio::spawn(async move {
+                loop {
+                    // Any of them may be ended, or refused while there are too many.
+                    if let Ok(mut conn) = connect(address.clone(), ROOT.user, ROOT.password).await {
+                        let _ = conn.query_drop("SELECT 1").await;
+                        let _ = conn.disconnect().await;
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in 0..30 {
+        let outcome = cluster.perform(0, cluster.step("read_only", 0)).await;
+        assert!(!matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+        cluster.servers[0].execute("SET GLOBAL read_only = 0").await.unwrap();
+    }
+    visits.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 async fn connect(
@@ -468,7 +543,8 @@ async fn names_a_broken_applier(flavor: DatabaseFlavor) {
 }
 
 both! {
-    opens_with_commits_waiting comes_back_closed_once_protected ends_when_withdrawn
+    opens_with_commits_waiting comes_back_closed_once_protected ends_when_withdrawn stops_following
+    closes_while_sessions_come_and_go
     fails_over_and_back closes_past_waiting_commits refuses_without_permit
     closes_under_writes drains_before_it_promotes names_a_broken_applier waits_for_all_who_acknowledge
 }

@@ -3,10 +3,15 @@
 use super::applier::{drain, end_torn};
 use super::read_only::end_earlier_attempts;
 use super::semi_sync;
-use super::session::{Session, StepError, position};
+use super::session::{PAUSE, Session, StepError, position};
 use crate::decision::plan::Facts;
 use crate::decision::report::{Receiver, Status, Writable};
+use crate::decision::topology::Flavor;
 use crate::runtime::mysql::dialect::Threads;
+use std::time::Duration;
+
+/// How long the first replica may take to connect to a primary that is about to be opened.
+const LISTENER: Duration = Duration::from_millis(500);
 
 pub(super) async fn bring_about(session: &mut Session, acks: u32) -> Result<Facts, StepError> {
     end_earlier_attempts(session).await?;
@@ -20,8 +25,12 @@ pub(super) async fn bring_about(session: &mut Session, acks: u32) -> Result<Fact
         let stop = session.dialect.stop(Threads::Receiver, &channel.name);
         session.run(&stop).await?;
     }
-    // What was received and not applied would be lost with the relay log.
-    let drained = drain(session).await?;
+    // What was received and not applied would be lost with the relay log. What a primary received is
+    // not wanted.
+    let drained = match before.writable {
+        Writable::Open => before.clone(),
+        Writable::ReadOnly | Writable::Closed => drain(session).await?,
+    };
     for channel in &drained.channels {
         end_torn(session, &channel.name).await?;
         let stop = session.dialect.stop(Threads::Both, &channel.name);
@@ -32,6 +41,7 @@ pub(super) async fn bring_about(session: &mut Session, acks: u32) -> Result<Fact
         waiting(session, drained, acks).await?;
         // A restart must come back read-only.
         session.persist_closed().await?;
+        listened_to(session, acks).await?;
         let open = session.dialect.open();
         session.run(open).await?;
     }
@@ -40,6 +50,27 @@ pub(super) async fn bring_about(session: &mut Session, acks: u32) -> Result<Fact
         return Err(StepError::Retry("somebody closed it again".to_owned()));
     }
     Ok(position(&after))
+}
+
+/// Waits a moment for a replica to be connected, where MariaDB's commits are to wait.
+///
+/// Commits that wait hold its log, and a connection needs the log to begin: one that comes between the
+/// first commits and the rest of them is served only seconds later, and nobody acknowledges meanwhile.
+async fn listened_to(session: &mut Session, acks: u32) -> Result<(), StepError> {
+    if acks == 0 || session.dialect.flavor == Flavor::MySql {
+        return Ok(());
+    }
+    let line = session.access().distance.round_trip().unwrap_or_default() * 6;
+    let least = session.left().saturating_sub(LISTENER + line);
+    while session.left() > least {
+        let there = session.status().await?.semi_sync.clients >= acks;
+        // It is counted just before it is served.
+        tokio::time::sleep(PAUSE).await;
+        if there {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Lets commits wait where a restart since that was arranged undid it: it is never kept across one.
