@@ -113,7 +113,8 @@ pub fn answer(
     Some(Response { finding: Some(finding.kind), rule: Some(said), ..response })
 }
 
-/// The first answer that acts; no later one is asked for.
+/// The first answer that acts. While one waits to replace the primary, only another that replaces it
+/// may act: a disk that hangs gets its time, but not the time of whoever is cut off as well.
 fn choose(
     situation: &Situation,
     answers: impl Iterator<Item = Response>,
@@ -121,14 +122,20 @@ fn choose(
 ) -> Response {
     let mut waiting = None;
     let mut alert = None;
+    let mut replacing = false;
     for response in answers {
-        match response.act {
-            Act::Open(_) => return response,
+        match &response.act {
+            Act::Open(procedure) if !replacing || procedure.kind == Kind::Failover => {
+                return response;
+            }
             // A lost primary is not to be busied with repairs while its failover waits; one that
             // lives is, once it is clear that nobody can take over.
             Act::Wait(Respond::FailOver) if !stays(situation, response.finding) => {
-                return waiting.unwrap_or(response);
+                replacing = true;
+                waiting = waiting.or(Some(response));
             }
+            Act::Open(_) => {}
+            Act::Wait(_) if replacing => {}
             Act::Wait(_) => waiting = waiting.or(Some(response)),
             Act::Alert => alert = alert.or(Some(response)),
             Act::Nothing => {}
