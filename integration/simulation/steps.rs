@@ -354,7 +354,7 @@ impl World {
             one.stop_receiver();
         }
         let server = &self.servers[task.server];
-        if !server.executed.contains(&server.received()) {
+        if server.writable != Writable::Open && !server.executed.contains(&server.received()) {
             return self.drain(task).err();
         }
         // The statements that end following and those that open are apart.

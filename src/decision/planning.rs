@@ -295,6 +295,11 @@ pub fn repair(situation: &Situation, finding: &Finding) -> Option<Vec<Stage>> {
             stages.extend(reopen(situation, primary));
             Some(stages)
         }
+        FindingKind::PrimaryAstray => {
+            let acks = durability::wanted(situation, primary).acks;
+            let alone = Step::Writable { server: primary.name.clone(), acks };
+            Some(vec![stage("unfollow", vec![must(alone)])])
+        }
         FindingKind::SecondWriter | FindingKind::ReplicaWritable => {
             let server = situation.spec.server(finding.server.as_ref()?)?;
             Some(vec![stage("fence", vec![must(last_resorts::closed(situation, server))])])

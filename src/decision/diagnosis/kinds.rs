@@ -49,6 +49,8 @@ kinds! {
     PrimaryLostTransactions = "primary_lost_transactions";
     /// The primary takes no writes although it should.
     PrimaryReadOnly = "primary_read_only";
+    /// The primary follows another server of its cluster.
+    PrimaryAstray = "primary_astray";
     /// The primary's storage has no room left.
     PrimaryStorageFull = "primary_storage_full";
     /// The primary's storage refuses writes: read-only or broken.
@@ -133,6 +135,7 @@ impl FindingKind {
         let repairs = matches!(
             self,
             FindingKind::PrimaryReadOnly
+                | FindingKind::PrimaryAstray
                 | FindingKind::RouteClosed
                 | FindingKind::SecondWriter
                 | FindingKind::ReplicaWritable

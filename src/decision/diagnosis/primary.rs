@@ -4,7 +4,7 @@ use super::{CONFIRMING_PROBES, Finding, FindingKind, about, evidence, lost, of};
 use crate::decision::cluster::Writer;
 use crate::decision::durability;
 use crate::decision::gtid::Gtids;
-use crate::decision::report::{Sight, Status, StorageFault, Trouble, Writable};
+use crate::decision::report::{Channel, Sight, Status, StorageFault, Trouble, Writable};
 use crate::decision::situation::{PROBES_REMEMBERED, Situation, View};
 use crate::decision::topology::{ServerSpec, WatcherName};
 
@@ -55,8 +55,10 @@ pub(super) fn findings(situation: &Situation, primary: &ServerSpec) -> Vec<Findi
         found.push(of(FindingKind::PrimaryCrowded, primary, text, Vec::new()));
     }
     if situation.state.procedure.is_none() {
-        found.extend(role(situation, primary, status));
-        found.extend(cannot_replicate(situation, primary, status));
+        let cut_off = cannot_replicate(situation, primary, status);
+        found.extend(role(situation, primary, status, cut_off.is_some()));
+        found.extend(astray(situation, primary, status));
+        found.extend(cut_off);
     }
     found
 }
@@ -83,13 +85,35 @@ fn is_open(situation: &Situation, status: &Status) -> bool {
     open && status.writable == Writable::Open
 }
 
+/// What the primary gets from a server of its own cluster can only be its own, or of a history that
+/// is not the cluster's. A source that is not declared may well be meant.
+fn astray(situation: &Situation, primary: &ServerSpec, status: &Status) -> Option<Finding> {
+    if !is_open(situation, status) {
+        return None;
+    }
+    let source_of = |channel: &Channel| {
+        let mut others = situation.replicas();
+        others.find(|other| other.address == channel.source).map(|other| &other.name)
+    };
+    let source = status.channels.iter().find_map(source_of)?;
+    let text = format!("{} follows {source} although it is the primary", primary.name);
+    Some(of(FindingKind::PrimaryAstray, primary, text, Vec::new()))
+}
+
 /// Whether an alive primary does what its role asks.
-fn role(situation: &Situation, primary: &ServerSpec, status: &Status) -> Option<Finding> {
+fn role(
+    situation: &Situation,
+    primary: &ServerSpec,
+    status: &Status,
+    cut_off: bool,
+) -> Option<Finding> {
     if is_open(situation, status) {
         // Such commits hold up the canary row too, and nothing is wrong with the storage.
         let wanted = durability::wanted(situation, primary);
         let unheard = durability::unheard(situation, primary, &wanted);
-        let blocked = durability::blocked(status) && durability::tells_what_waits(status);
+        // Replicas that were cut off are counted until the server notices.
+        let in_vain = durability::blocked(status) || cut_off && status.semi_sync.waiting > 0;
+        let blocked = in_vain && durability::tells_what_waits(status);
         return storage(situation, primary).filter(|_| !unheard && !blocked);
     }
     let ahead = lost_by(situation, status);
