@@ -8,6 +8,7 @@ use crate::failover::{
 use crate::report::progress;
 use crate::router::Router;
 use anyhow::{Context, Result};
+use mysql_async::prelude::Queryable;
 use regent::demo::lab::{Cut, Lab, Place};
 use regent::demo::ports::free_ports;
 use regent::demo::servers::accounts::REPLICATION;
@@ -269,7 +270,11 @@ impl Group {
 async fn join(member: &Server) -> Result<()> {
     let (user, password) = (REPLICATION.user, REPLICATION.password);
     let start = format!("START GROUP_REPLICATION USER='{user}', PASSWORD='{password}'");
-    Ok(member.execute(&start).await?)
+    // The statement answers when the member is in the group, which may take longer than others.
+    let mut connection = member.connect().await?;
+    let joining = connection.query_drop(start);
+    tokio::time::timeout(MEND, joining).await.context("it did not join in time")??;
+    Ok(connection.disconnect().await?)
 }
 
 fn settings(own: &str, all: &str) -> Vec<String> {
