@@ -1,0 +1,4 @@
+//! Backups, as far as they are decisions: when one is due, which server it reads from, what became
+//! of each run, and which of them stay.
+
+pub mod schedule;
