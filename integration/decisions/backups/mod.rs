@@ -3,6 +3,7 @@
 //! Cases are as elsewhere: what is given, `---`, what is decided; written anew by
 //! `REGENT_REWRITE_CASES=1 cargo test --test decisions`.
 
+mod retention;
 mod schedules;
 
 use jiff::tz::TimeZone;
