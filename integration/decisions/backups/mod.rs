@@ -5,6 +5,7 @@
 
 mod retention;
 mod schedules;
+mod sources;
 
 use jiff::tz::TimeZone;
 use regent::clock::WallTime;

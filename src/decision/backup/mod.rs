@@ -1,5 +1,6 @@
 //! Backups, as far as they are decisions: when one is due, which server it reads from, what became
 //! of each run, and which of them stay.
 
+pub mod choice;
 pub mod retention;
 pub mod schedule;
