@@ -4,6 +4,7 @@
 //! `REGENT_REWRITE_CASES=1 cargo test --test decisions`.
 
 mod retention;
+mod runs;
 mod schedules;
 mod sources;
 

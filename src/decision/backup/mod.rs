@@ -2,5 +2,7 @@
 //! of each run, and which of them stay.
 
 pub mod choice;
+pub mod duty;
 pub mod retention;
+pub mod runs;
 pub mod schedule;
