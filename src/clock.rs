@@ -1,7 +1,8 @@
 //! Time as the rest of the crate sees it: values passed in, and the one place that reads the clock.
 //!
 //! Decisions use [`Moment`], which only grows and is never compared between machines.
-//! People read [`WallTime`]; nothing decides by it.
+//! People read [`WallTime`]. Only what people date by it goes by it, such as the schedule and the
+//! retention of backups, and must bear a clock that jumps; no failover does.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -55,7 +56,7 @@ fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Wall-clock time in milliseconds since the Unix epoch, for people only.
+/// Wall-clock time in milliseconds since the Unix epoch, for people and what they date by it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]

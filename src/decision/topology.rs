@@ -343,6 +343,10 @@ names! {
     ProxyName;
     /// A data center's name.
     DataCenter;
+    /// A backup schedule's name, unique within its cluster.
+    ScheduleName;
+    /// A backup's name, unique within its cluster.
+    BackupName;
 }
 
 /// Counts the changes of primary of one cluster; grows only through Raft.
