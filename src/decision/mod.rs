@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_types)]
 
 pub mod adoption;
+pub mod backup;
 pub mod candidate;
 pub mod cluster;
 mod command;
