@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("runtime", &["watcher", "decision", "config", "clock", "wire"]),
     ("proxy", &["decision", "config", "clock", "wire"]),
     ("api", &["runtime", "decision", "config", "clock"]),
-    ("cli", &["api", "config"]),
+    ("cli", &["api", "config", "runtime", "decision", "clock"]),
     ("demo", &["config", "decision", "api", "clock"]),
     ("node", &["api", "clock", "config", "decision", "proxy", "runtime", "watcher", "wire"]),
     ("main", &["cli", "node", "config", "demo", "decision"]),
@@ -24,6 +24,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Of these modules only that part may be used from there.
 const ONLY: &[(&str, &str, &[&str])] = &[
     ("cli", "api", &["client", "types"]),
+    ("cli", "runtime", &["backup"]),
+    ("cli", "decision", &["backup", "topology"]),
     ("api", "runtime", &["handle", "Handle", "metrics"]),
     ("main", "decision", &["sketch"]),
 ];

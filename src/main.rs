@@ -34,10 +34,12 @@ fn main() -> ExitCode {
 }
 
 /// A watcher's work is many small waits and hardly any computing: passing each result from thread to
-/// thread cost it more than the work itself. A proxy's bytes want all cores.
+/// thread cost it more than the work itself. The bytes of a proxy or a backup want all cores.
 fn runtime(command: &Command) -> std::io::Result<Runtime> {
     let mut builder = match command {
-        Command::Proxy(_) | Command::Demo(_) => Builder::new_multi_thread(),
+        Command::Proxy(_) | Command::Backup { .. } | Command::Demo(_) => {
+            Builder::new_multi_thread()
+        }
         _ => Builder::new_current_thread(),
     };
     builder.enable_all().build()

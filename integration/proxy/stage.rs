@@ -218,7 +218,7 @@ impl Stage {
                 peer: endpoint(watcher.address),
                 api: free_port(),
             }],
-            clusters: vec![ClusterConfig { spec, credentials, proxy: Some(listen) }],
+            clusters: vec![ClusterConfig { spec, credentials, proxy: Some(listen), backups: None }],
             timing: timing(),
         };
         let registry = prometheus::Registry::new();

@@ -150,6 +150,15 @@ pub enum Command {
         after_help = "Examples:\n  regent rejoin shop db1 --dry-run\n  regent rejoin shop db1\n  regent rejoin shop db1 --rebuild --from db3 --yes\n\nWhat the server alone holds is written to a file first; 'regent events' names it."
     )]
     Rejoin(Rejoin),
+    /// Back clusters up, and bring backups back; needs --config
+    #[command(
+        after_help = "Examples:\n  regent backup now shop --config regent.yaml\n  regent backup list --config regent.yaml\n  regent backup verify shop latest --identity key.txt --config regent.yaml"
+    )]
+    Backup {
+        /// What to do with backups
+        #[command(subcommand)]
+        order: BackupOrder,
+    },
     /// Run a whole cluster on this machine to try things on
     #[command(after_help = "Examples:\n  regent demo\n  regent demo --flavor mariadb --once")]
     Demo(Demo),
@@ -307,6 +316,85 @@ pub struct Maintenance {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+}
+
+/// `regent backup`.
+#[derive(Debug, Subcommand)]
+pub enum BackupOrder {
+    /// Take a backup now, on this machine
+    Now(BackupNow),
+    /// Show the backups that targets hold
+    List {
+        /// Only of this cluster
+        cluster: Option<String>,
+        /// Only at this target
+        #[arg(long, value_name = "NAME")]
+        target: Option<String>,
+    },
+    /// Show all that is known of a backup
+    Show(BackupNamed),
+    /// Fetch a backup, check every sum, decrypt and decompress it
+    Verify {
+        /// Which
+        #[command(flatten)]
+        named: BackupNamed,
+        /// The file with an age secret key, for an encrypted backup
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+    },
+    /// Bring a backup back, into a new server or a file
+    Restore(BackupRestore),
+}
+
+/// `regent backup now`.
+#[derive(Debug, Args)]
+pub struct BackupNow {
+    /// The cluster
+    pub cluster: String,
+    /// Whose data; the replica that is the least behind when absent
+    #[arg(long, value_name = "SERVER")]
+    pub server: Option<String>,
+    /// Where to; the first target when absent
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+}
+
+/// One backup.
+#[derive(Debug, Args)]
+pub struct BackupNamed {
+    /// The cluster
+    pub cluster: String,
+    /// The backup, as 'regent backup list' shows it, or latest
+    pub backup: String,
+    /// Where it is; the first target when absent
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+}
+
+/// `regent backup restore`.
+#[derive(Debug, Args)]
+pub struct BackupRestore {
+    /// Which
+    #[command(flatten)]
+    pub named: BackupNamed,
+    /// A new server that holds nothing yet, as HOST:PORT
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "file", requires = "user")]
+    pub into: Option<String>,
+    /// An account there with all privileges
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    pub user: Option<String>,
+    /// The file with that account's password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// A new file, which gets the SQL
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["into", "dry_run"])]
+    pub file: Option<PathBuf>,
+    /// The file with an age secret key, for an encrypted backup
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Only look whether the server could take it
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `regent demo`.

@@ -2,6 +2,7 @@
 
 pub mod acting;
 pub mod args;
+pub mod backup;
 pub mod explanation;
 pub mod files;
 pub mod logs;
@@ -68,6 +69,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Result<(), Failed> {
         Command::Repair(order) => acting::repair(global, order, out).await,
         Command::Maintenance(order) => maintaining::maintenance(global, order, out).await,
         Command::Rejoin(order) => acting::rejoin(global, order, out).await,
+        Command::Backup { order } => backup::backup(global, order, out).await,
         Command::Watch(_) | Command::Proxy(_) | Command::Demo(_) => {
             Err(Failed::Internal("this command is started elsewhere".to_owned()))
         }

@@ -1,5 +1,6 @@
 //! Reads `clusters`: servers, durability, rules, proxies.
 
+use super::backups::backups;
 use super::credentials::credentials;
 use super::fields::{CLUSTER, DURABILITY, FENCE, PROXY, SERVER};
 use super::reader::{Field, Reading, Section};
@@ -50,7 +51,7 @@ fn cluster(
     let durability = durability(reading, &section, &servers, all_read);
     let rules = rules(reading, &section);
     let (proxy, max_replica_lag) = proxy(reading, &section);
-    backups(reading, &section);
+    let backups = backups(reading, &section);
     let spec = ClusterSpec {
         name: ClusterName(name?),
         servers,
@@ -58,7 +59,7 @@ fn cluster(
         rules: rules?,
         max_replica_lag,
     };
-    Some(ClusterConfig { spec, credentials: credentials?, proxy })
+    Some(ClusterConfig { spec, credentials: credentials?, proxy, backups })
 }
 
 /// The servers that could be read, and whether these are all.
@@ -291,14 +292,4 @@ fn listener(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<Endpoint> {
     let value = if wildcard { format!("*:{}", endpoint.port) } else { endpoint.to_string() };
     reading.claim("address", &value, field);
     Some(endpoint)
-}
-
-fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) {
-    let Some(field) = reading.optional(cluster, "backups") else {
-        return;
-    };
-    if !reading.list(&field).is_empty() {
-        let what = "backups come with a later version; write backups: [] or remove the field";
-        reading.wrong(&field, what.to_owned());
-    }
 }

@@ -23,30 +23,46 @@ pub fn credentials(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Option<C
     Some(Credentials { monitor: monitor?, replication: replication? })
 }
 
-fn account(reading: &mut Reading<'_>, parent: &Section<'_>, name: &str) -> Option<Account> {
+/// Reads the account of that name.
+pub(super) fn account(
+    reading: &mut Reading<'_>,
+    parent: &Section<'_>,
+    name: &str,
+) -> Option<Account> {
     let example = "{ user: NAME, password_file: FILE }";
     let field = reading.need(parent, name, example)?;
     let section = reading.section(&field, ACCOUNT)?;
     let user = reading.need(&section, "user", "regent").and_then(|field| user(reading, &field));
-    let password = match (section.has("password"), section.has("password_file")) {
+    let password = secret(reading, &section, ["password", "password_file"]);
+    Some(Account { user: user?, password: password? })
+}
+
+/// Reads a secret that stands in the first of these fields, or in a file that the second names.
+pub(super) fn secret(
+    reading: &mut Reading<'_>,
+    section: &Section<'_>,
+    [here, file]: [&'static str; 2],
+) -> Option<Secret> {
+    match (section.has(here), section.has(file)) {
         (true, true) => {
-            let what = "has both password and password_file; keep one of them".to_owned();
-            reading.error(section.at("password_file"), &section.path, what);
+            let what = format!("has both {here} and {file}; keep one of them");
+            reading.error(section.at(file), &section.path, what);
             None
         }
         (true, false) => {
-            reading.optional(&section, "password").and_then(|field| password(reading, &field))
+            let field = reading.optional(section, here)?;
+            password(reading, &field.hidden(), [here, file])
         }
         (false, true) => {
-            reading.optional(&section, "password_file").and_then(|field| from_file(reading, &field))
+            let field = reading.optional(section, file)?;
+            from_file(reading, &field, here)
         }
         (false, false) => {
-            let what = "password is missing; write password: ${VARIABLE} or password_file: FILE";
-            reading.error(section.at, &section.path, what.to_owned());
+            let what = format!("{here} is missing; write {here}: ${{VARIABLE}} or {file}: FILE");
+            reading.error(section.at, &section.path, what);
             None
         }
-    };
-    Some(Account { user: user?, password: password? })
+    }
 }
 
 fn user(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<String> {
@@ -60,29 +76,39 @@ fn user(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<String> {
     Some(user)
 }
 
-fn password(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<Secret> {
+fn password(
+    reading: &mut Reading<'_>,
+    field: &Field<'_>,
+    [here, file]: [&'static str; 2],
+) -> Option<Secret> {
     let text = Secret::new(reading.text(field)?);
     if let Kind::Text(raw) = &field.node.kind
         && !uses_environment(raw)
     {
-        let what = "*** stands in the file in plain text; write ${VARIABLE} or use password_file";
-        reading.warn(field.node.at, &field.path, what.to_owned());
+        let what =
+            format!("*** stands in the file in plain text; write ${{VARIABLE}} or use {file}");
+        reading.warn(field.node.at, &field.path, what);
     }
-    checked(reading, field, text)
+    checked(reading, field, here, text)
 }
 
-fn checked(reading: &mut Reading<'_>, field: &Field<'_>, text: Secret) -> Option<Secret> {
+fn checked(
+    reading: &mut Reading<'_>,
+    field: &Field<'_>,
+    name: &str,
+    text: Secret,
+) -> Option<Secret> {
     let fault = match text.reveal() {
-        "" => "is empty; an account without a password is not accepted",
+        "" => "is empty; an account without one is not accepted",
         text if text.len() > MOST_PASSWORD => "is longer than 1024 bytes; use a shorter one",
         text if text.contains('\0') => "holds a zero byte; use another one",
         _ => return Some(text),
     };
-    reading.wrong(field, format!("the password {fault}"));
+    reading.wrong(field, format!("the {name} {fault}"));
     None
 }
 
-fn from_file(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<Secret> {
+fn from_file(reading: &mut Reading<'_>, field: &Field<'_>, name: &str) -> Option<Secret> {
     let path = reading.base.join(reading.text(field)?);
     let shown = Field { secret: false, ..field.clone() }.shown();
     // Opening a pipe or device could wait for ever, so the kind of file is looked at first.
@@ -112,5 +138,5 @@ fn from_file(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<Secret> {
     }
     let kept = text.reveal().trim_end_matches(['\n', '\r']).len();
     text.edit().truncate(kept);
-    checked(reading, field, text)
+    checked(reading, field, name, text)
 }

@@ -46,6 +46,27 @@ pub const DURABILITY: Shape = shape("durability", &["mode", "acknowledged_in", "
 /// `proxy`.
 pub const PROXY: Shape =
     shape("proxy", &["write", "read", "max_replica_lag", "hold", "max_connections"]);
+/// `backups`.
+pub const BACKUPS: Shape =
+    shape("backups", &["targets", "encrypt_to", "compression", "part_size", "account", "tools"]);
+/// One item of `targets`.
+pub const TARGET: Shape = shape("target", &["name", "folder", "s3"]);
+/// `s3`.
+pub const S3: Shape = shape(
+    "s3",
+    &[
+        "bucket",
+        "prefix",
+        "region",
+        "endpoint",
+        "storage_class",
+        "access_key",
+        "secret_key",
+        "secret_key_file",
+    ],
+);
+/// `tools`.
+pub const TOOLS: Shape = shape("tools", &["mysqldump", "mysql", "mariadb_dump", "mariadb"]);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",
@@ -62,7 +83,7 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 11] = [
+pub const ALL: [Shape; 15] = [
     FILE,
     WATCHER,
     SECURITY,
@@ -73,5 +94,9 @@ pub const ALL: [Shape; 11] = [
     DURABILITY,
     FENCE,
     PROXY,
+    BACKUPS,
+    TARGET,
+    S3,
+    TOOLS,
     TIMING,
 ];

@@ -1,5 +1,6 @@
 //! The configuration file: read whole, checked whole, every mistake named with its place.
 
+pub mod backups;
 mod clusters;
 mod credentials;
 pub mod fields;
@@ -182,6 +183,8 @@ pub struct ClusterConfig {
     pub credentials: Credentials,
     /// Where proxies listen for it, if they do.
     pub proxy: Option<ProxyListen>,
+    /// How it is backed up, if it is.
+    pub backups: Option<backups::Backups>,
 }
 
 /// The accounts to use on a cluster's servers.

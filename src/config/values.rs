@@ -83,6 +83,19 @@ pub fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(total))
 }
 
+/// Reads `16MiB` or `1GiB`.
+pub fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim_start() {
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
 /// Prints a duration the way [`duration`] reads it.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown(pub Duration);
@@ -153,7 +166,7 @@ fn distance(left: &str, right: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{ExpandError, Shown, closest, duration, expand};
+    use super::{ExpandError, Shown, closest, duration, expand, size};
     use std::time::Duration;
 
     #[test]
@@ -169,6 +182,15 @@ mod tests {
             assert_eq!(duration(text), None, "{text}");
         }
         assert_eq!(Shown(Duration::from_millis(90_200)).to_string(), "1m 30s 200ms");
+    }
+
+    #[test]
+    fn sizes_need_units() {
+        assert_eq!(size("16MiB"), Some(16 << 20));
+        assert_eq!(size("1 GiB"), Some(1 << 30));
+        for text in ["", "16", "16MB", "-1MiB", "1.5MiB", "99999999999999999GiB", "é"] {
+            assert_eq!(size(text), None, "{text}");
+        }
     }
 
     #[test]

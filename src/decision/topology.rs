@@ -345,8 +345,6 @@ names! {
     DataCenter;
     /// A backup schedule's name, unique within its cluster.
     ScheduleName;
-    /// A backup's name, unique within its cluster.
-    BackupName;
 }
 
 /// Counts the changes of primary of one cluster; grows only through Raft.

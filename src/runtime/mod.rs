@@ -1,5 +1,6 @@
 //! The only part that touches the world: outputs become work, results become inputs.
 
+pub mod backup;
 pub mod canaries;
 pub mod disk;
 pub mod fence;

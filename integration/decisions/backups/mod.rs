@@ -10,7 +10,7 @@ mod sources;
 
 use jiff::tz::TimeZone;
 use regent::clock::WallTime;
-use regent::decision::topology::BackupName;
+use regent::decision::backup::names::BackupId;
 use std::path::Path;
 
 const LINE: &str = "---\n";
@@ -39,8 +39,8 @@ fn check(folder: &str, least: usize, decide: impl Fn(&str) -> String) {
 }
 
 /// A backup's name.
-fn id(name: &str) -> BackupName {
-    BackupName::from(name)
+fn id(name: &str) -> BackupId {
+    BackupId::parse(name).unwrap()
 }
 
 fn zone(name: &str) -> TimeZone {

@@ -4,11 +4,12 @@ use super::{id, wall, zone};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use regent::clock::WallTime;
+use regent::decision::backup::names::BackupId;
 use regent::decision::backup::retention::{
     Backup, Pruning, Retention, Segment, Worth, superfluous,
 };
 use regent::decision::gtid::Gtids;
-use regent::decision::topology::{BackupName, Flavor};
+use regent::decision::topology::Flavor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -48,15 +49,15 @@ fn wanted(last: u32, days: u32, weeks: u32, months: u32) -> Retention {
 
 /// What stays, with the reasons as people read them.
 fn kept(pruning: &Pruning) -> Vec<String> {
-    let line = |(name, reasons): (&BackupName, &BTreeSet<_>)| {
+    let line = |(name, reasons): (&BackupId, &BTreeSet<_>)| {
         let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
         format!("{name}: {}", reasons.join("; "))
     };
     pruning.kept.iter().map(line).collect()
 }
 
-fn names(list: &[BackupName]) -> Vec<&str> {
-    list.iter().map(BackupName::as_str).collect()
+fn names(list: &[BackupId]) -> Vec<&str> {
+    list.iter().map(BackupId::as_str).collect()
 }
 
 #[test]
@@ -180,7 +181,7 @@ fn the_recovery_window_keeps_its_base_and_the_logs_from_there_on() {
     let segments: Vec<_> = (1..=20).map(segment).collect();
     let policy = Retention { recovery: Some(Duration::from_millis(7 * DAY)), ..wanted(1, 0, 0, 0) };
     let pruning = policy.prune(wall("2026-03-20T12:00:00Z"), &backups);
-    let kept: Vec<_> = pruning.kept.keys().map(BackupName::as_str).collect();
+    let kept: Vec<_> = pruning.kept.keys().map(BackupId::as_str).collect();
     assert_eq!(kept.first(), Some(&"2026-03-13"));
     assert_eq!(kept.len(), 8);
     // The segment of the day of the base spans it.
@@ -270,12 +271,12 @@ fn staying(pruning: &Pruning, backups: &[Backup]) -> Vec<Backup> {
 
 /// Whether it can be restored from these, said once more.
 fn restorable(backup: &Backup, backups: &[Backup]) -> bool {
-    let base = |name: &BackupName| backups.iter().find(|other| other.name == *name);
-    let whole = |name: &BackupName| base(name).is_some_and(|base| restorable(base, backups));
+    let base = |name: &BackupId| backups.iter().find(|other| other.name == *name);
+    let whole = |name: &BackupId| base(name).is_some_and(|base| restorable(base, backups));
     backup.worth != Worth::Broken && backup.base.as_ref().is_none_or(whole)
 }
 
-fn newest(backups: &[Backup], least: Worth) -> Option<BackupName> {
+fn newest(backups: &[Backup], least: Worth) -> Option<BackupId> {
     let good = backups.iter().filter(|one| one.worth >= least && restorable(one, backups));
     good.max_by_key(|one| one.at).map(|one| one.name.clone())
 }
@@ -341,7 +342,7 @@ proptest! {
     fn twice_is_as_good_as_once(backups in history(), policy in policy(), later in 0..40_u64) {
         let now = WallTime(backups.last().unwrap().at.0 + later * DAY);
         let left = staying(&policy.prune(now, &backups), &backups);
-        prop_assert_eq!(&policy.prune(now, &left).deleted, &Vec::<BackupName>::new());
+        prop_assert_eq!(&policy.prune(now, &left).deleted, &Vec::<BackupId>::new());
         let again = policy.prune(now, &left);
         prop_assert_eq!(again.replayed_from, policy.prune(now, &backups).replayed_from);
     }
@@ -351,7 +352,7 @@ proptest! {
     fn what_may_go_may_go_for_ever(backups in history(), policy in policy(), cut in 1..40_usize) {
         let cut = cut.min(backups.len());
         let early = policy.prune(backups[cut - 1].at, &backups[..cut]);
-        let needed = |name: &BackupName| {
+        let needed = |name: &BackupId| {
             backups[cut..].iter().any(|later| later.base.as_ref() == Some(name))
         };
         // A backup cannot be made upon one that is gone.

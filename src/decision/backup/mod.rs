@@ -1,8 +1,12 @@
-//! Backups, as far as they are decisions: when one is due, which server it reads from, what became
-//! of each run, and which of them stay.
+//! Backups, as far as they are decisions and plain data: when one is due, which server it reads from,
+//! what became of each run, which of them stay, what a manifest says and how objects are called.
 
+pub mod catalog;
 pub mod choice;
 pub mod duty;
+pub mod manifest;
+pub mod names;
 pub mod retention;
 pub mod runs;
 pub mod schedule;
+pub mod source;

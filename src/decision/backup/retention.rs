@@ -5,10 +5,10 @@
 //! jumps ahead, costs no backup. What is broken counts for nothing, but stays until a newer good one
 //! exists.
 
+use super::names::BackupId;
 use super::schedule::{CLOCKS_DIFFER, later, stamp};
 use crate::clock::WallTime;
 use crate::decision::gtid::Gtids;
-use crate::decision::topology::BackupName;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ pub struct Retention {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backup {
     /// Its name.
-    pub name: BackupName,
+    pub name: BackupId,
     /// The moment whose data it holds.
     pub at: WallTime,
     /// The transactions it holds.
@@ -50,7 +50,7 @@ pub struct Backup {
     /// Until when its target refuses to delete it.
     pub locked_until: Option<WallTime>,
     /// The backup without which it cannot be restored.
-    pub base: Option<BackupName>,
+    pub base: Option<BackupId>,
 }
 
 /// What is known of a backup's worth.
@@ -100,7 +100,7 @@ pub enum Reason {
     /// The recovery window begins with it.
     BeginsRecoveryWindow,
     /// That one cannot be restored without it.
-    NeededBy(BackupName),
+    NeededBy(BackupId),
     /// Somebody forbade to delete it.
     Held,
     /// Its target refuses to delete it until then.
@@ -117,9 +117,9 @@ pub enum Reason {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pruning {
     /// Those that stay, each with all reasons.
-    pub kept: BTreeMap<BackupName, BTreeSet<Reason>>,
+    pub kept: BTreeMap<BackupId, BTreeSet<Reason>>,
     /// Those to delete, in this order: none before those that need it.
-    pub deleted: Vec<BackupName>,
+    pub deleted: Vec<BackupId>,
     /// What the backups hold from which archived logs may have to be replayed. Logs serve all
     /// schedules of a cluster, so they are deleted by what this says for each of them.
     pub replayed_from: Vec<Gtids>,
@@ -175,10 +175,10 @@ pub fn superfluous(segments: &[Segment], replayed_from: &[Gtids]) -> usize {
 
 struct Sorting<'a> {
     now: WallTime,
-    by_name: BTreeMap<&'a BackupName, &'a Backup>,
+    by_name: BTreeMap<&'a BackupId, &'a Backup>,
     /// Those that can be restored and are not ahead of the clock, newest first.
     good: Vec<&'a Backup>,
-    kept: BTreeMap<BackupName, BTreeSet<Reason>>,
+    kept: BTreeMap<BackupId, BTreeSet<Reason>>,
 }
 
 impl<'a> Sorting<'a> {

@@ -4,10 +4,11 @@
 //! made by one watcher on one server. Only the newest attempt is heard: an older one that finishes
 //! after it was given up is told so, and takes away what it uploaded.
 
+use super::names::BackupId;
 use super::schedule::{CLOCKS_DIFFER, Past, Slot, later};
 use crate::clock::WallTime;
 use crate::decision::cluster::Unknown;
-use crate::decision::topology::{BackupName, ScheduleName, ServerName, WatcherName};
+use crate::decision::topology::{ScheduleName, ServerName, WatcherName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -120,7 +121,7 @@ pub enum Outcome {
     /// With a backup.
     Done {
         /// Its name.
-        backup: BackupName,
+        backup: BackupId,
     },
     /// Without.
     Failed {
@@ -183,7 +184,7 @@ pub enum Change {
         /// Which.
         attempt: Attempt,
         /// The backup.
-        backup: BackupName,
+        backup: BackupId,
     },
     /// An attempt failed, or is given up.
     Fail {

@@ -1,0 +1,336 @@
+//! Reads `backups`: where they go, what protects them, and the programs that make them.
+
+use super::credentials::{account, secret};
+use super::fields::{BACKUPS, S3, TARGET, TOOLS};
+use super::reader::{Field, Reading, Section};
+use super::secret::Secret;
+use super::tree::Kind;
+use super::{Account, values};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// S3 takes no smaller part, unless it is the last one.
+const SMALLEST_PART: u64 = 5 << 20;
+/// Whole parts are held in memory.
+const LARGEST_PART: u64 = 512 << 20;
+const USUAL_PART: u64 = 16 << 20;
+const USUAL_COMPRESSION: u32 = 3;
+
+/// How a cluster is backed up.
+#[derive(Clone, Debug)]
+pub struct Backups {
+    /// Where backups go; the first is used where none is named.
+    pub targets: Vec<Target>,
+    /// The age public keys that backups are encrypted to; none leaves them readable.
+    pub encrypt_to: Vec<String>,
+    /// How hard zstd tries, 1 to 19.
+    pub compression: i32,
+    /// How many bytes are sent, and checked, at a time.
+    pub part_size: u64,
+    /// The account that reads the data; the monitor's where there is none.
+    pub account: Option<Account>,
+    /// The programs.
+    pub tools: Tools,
+}
+
+/// Where backups go.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its name, unique within the cluster.
+    pub name: String,
+    /// What it is.
+    pub place: Place,
+}
+
+/// A kind of target.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A directory of the machine that makes the backup.
+    Folder(PathBuf),
+    /// A bucket of S3, or of a server that speaks its protocol.
+    S3(S3Place),
+}
+
+/// Where in which S3.
+#[derive(Clone, Debug)]
+pub struct S3Place {
+    /// The bucket.
+    pub bucket: String,
+    /// What every object's name begins with, without slashes at its ends.
+    pub prefix: String,
+    /// The region.
+    pub region: String,
+    /// The server, where it is not Amazon's.
+    pub endpoint: Option<String>,
+    /// The storage class of the data.
+    pub storage_class: Option<String>,
+    /// Who asks; the environment says it where this does not.
+    pub keys: Option<S3Keys>,
+}
+
+/// A pair of keys for S3.
+#[derive(Clone, Debug)]
+pub struct S3Keys {
+    /// The public one.
+    pub access_key: String,
+    /// The secret one.
+    pub secret_key: Secret,
+}
+
+/// Programs that are not to be looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Tools {
+    /// MySQL's `mysqldump`.
+    pub mysqldump: Option<PathBuf>,
+    /// MySQL's `mysql`.
+    pub mysql: Option<PathBuf>,
+    /// MariaDB's `mariadb-dump`.
+    pub mariadb_dump: Option<PathBuf>,
+    /// MariaDB's `mariadb`.
+    pub mariadb: Option<PathBuf>,
+}
+
+/// Reads how a cluster is backed up; an empty list, as in former versions, says that it is not.
+pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Option<Backups> {
+    let field = reading.optional(cluster, "backups")?;
+    if matches!(&field.node.kind, Kind::List(items) if items.is_empty()) {
+        return None;
+    }
+    let section = reading.section(&field, BACKUPS)?;
+    let targets = targets(reading, &section);
+    let encrypt_to = encrypt_to(reading, &section);
+    let leaves = targets.iter().any(|target| matches!(target.place, Place::S3(_)));
+    if leaves && !section.has("encrypt_to") {
+        let what = "backups leave for S3 unencrypted; name age public keys in encrypt_to";
+        reading.warn(section.at, &section.path, what.to_owned());
+    }
+    let compression = match reading.optional(&section, "compression") {
+        Some(field) => reading.integer(&field, 1..=19).unwrap_or(USUAL_COMPRESSION),
+        None => USUAL_COMPRESSION,
+    };
+    let part_size = reading
+        .optional(&section, "part_size")
+        .and_then(|field| part_size(reading, &field))
+        .unwrap_or(USUAL_PART);
+    let account = match section.has("account") {
+        true => Some(account(reading, &section, "account")?),
+        false => None,
+    };
+    let tools = tools(reading, &section);
+    let compression = i32::try_from(compression).unwrap_or_default();
+    Some(Backups { targets, encrypt_to, compression, part_size, account, tools })
+}
+
+fn targets(reading: &mut Reading<'_>, section: &Section<'_>) -> Vec<Target> {
+    let example = "a list such as [ { name: local, folder: /var/backups/regent } ]";
+    let Some(field) = reading.need(section, "targets", example) else {
+        return Vec::new();
+    };
+    let items = reading.list(&field);
+    if matches!(&field.node.kind, Kind::List(items) if items.is_empty()) {
+        reading.wrong(&field, format!("is empty; write {example}"));
+    }
+    let mut names = BTreeSet::new();
+    items.iter().filter_map(|item| target(reading, item, &mut names)).collect()
+}
+
+fn target(
+    reading: &mut Reading<'_>,
+    item: &Field<'_>,
+    names: &mut BTreeSet<String>,
+) -> Option<Target> {
+    let section = reading.section(item, TARGET)?;
+    let name = reading.need(&section, "name", "local").and_then(|field| {
+        let name = reading.name(&field)?;
+        if !names.insert(name.clone()) {
+            let what = format!("target {} is there already; give each its own", field.shown());
+            reading.wrong(&field, what);
+        }
+        Some(name)
+    });
+    let place = match (section.has("folder"), section.has("s3")) {
+        (true, false) => {
+            let field = reading.optional(&section, "folder")?;
+            let folder = reading.text(&field)?;
+            if folder.is_empty() {
+                reading.wrong(&field, "is empty; write /var/backups/regent".to_owned());
+            }
+            Some(Place::Folder(reading.base.join(folder)))
+        }
+        (false, true) => {
+            let field = reading.optional(&section, "s3")?;
+            s3(reading, &field).map(Place::S3)
+        }
+        _ => {
+            let what =
+                "is either a folder or in s3; write folder: DIRECTORY or s3: { bucket: NAME }";
+            reading.error(section.at, &section.path, what.to_owned());
+            None
+        }
+    };
+    Some(Target { name: name?, place: place? })
+}
+
+fn s3(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<S3Place> {
+    let section = reading.section(field, S3)?;
+    let bucket = reading.need(&section, "bucket", "shop-backups").and_then(|field| {
+        let plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+        let right = "3 to 63 lower-case letters, digits, - or .";
+        let fits = |text: &str| (3..=63).contains(&text.len()) && text.bytes().all(plain);
+        checked(reading, &field, right, fits)
+    });
+    let mut optional = |name: &str, right: &str, fits: fn(&str) -> bool| {
+        let field = reading.optional(&section, name)?;
+        checked(reading, &field, right, fits)
+    };
+    let right = "a path such as regent/shop, of letters, digits, / - _ . =";
+    let prefix = optional("prefix", right, is_prefix).unwrap_or_default();
+    let region = optional("region", "the name of a region, such as eu-west-1", is_word);
+    let right = "http://HOST:PORT or https://HOST, without a path";
+    let endpoint = optional("endpoint", right, is_origin);
+    let right = "a class that the server knows, such as STANDARD_IA";
+    let storage_class = optional("storage_class", right, is_word);
+    let keys = keys(reading, &section);
+    Some(S3Place {
+        bucket: bucket?,
+        prefix: prefix.trim_matches('/').to_owned(),
+        region: region.unwrap_or_else(|| "us-east-1".to_owned()),
+        endpoint,
+        storage_class,
+        keys,
+    })
+}
+
+fn keys(reading: &mut Reading<'_>, section: &Section<'_>) -> Option<S3Keys> {
+    let said = ["access_key", "secret_key", "secret_key_file"].iter().any(|it| section.has(it));
+    if !said {
+        return None;
+    }
+    let access_key = reading
+        .need(section, "access_key", "${S3_ACCESS_KEY}")
+        .and_then(|field| checked(reading, &field.hidden(), "the key's public half", is_key));
+    let secret_key = secret(reading, section, ["secret_key", "secret_key_file"]);
+    Some(S3Keys { access_key: access_key?, secret_key: secret_key? })
+}
+
+fn encrypt_to(reading: &mut Reading<'_>, section: &Section<'_>) -> Vec<String> {
+    let Some(field) = reading.optional(section, "encrypt_to") else {
+        return Vec::new();
+    };
+    let items = reading.list(&field);
+    if matches!(&field.node.kind, Kind::List(items) if items.is_empty()) {
+        let what = "is empty; name at least one age public key, or remove it to encrypt nothing";
+        reading.wrong(&field, what.to_owned());
+    }
+    let right = "an age public key, as `age-keygen -y FILE` prints it: age1...";
+    let is_recipient = |text: &str| text.parse::<age::x25519::Recipient>().is_ok();
+    // A secret key put here by mistake must not be shown.
+    let found = items.iter().filter_map(|item| {
+        let said = reading.text(item)?;
+        if said.to_uppercase().starts_with("AGE-SECRET-KEY") {
+            let what =
+                "a secret key stands here; write its public key, age1..., and make a new pair";
+            reading.wrong(item, what.to_owned());
+            return None;
+        }
+        checked(reading, item, right, is_recipient)
+    });
+    found.collect()
+}
+
+fn tools(reading: &mut Reading<'_>, section: &Section<'_>) -> Tools {
+    let Some(field) = reading.optional(section, "tools") else {
+        return Tools::default();
+    };
+    let Some(section) = reading.section(&field, TOOLS) else {
+        return Tools::default();
+    };
+    let mut path = |name: &str| {
+        let field = reading.optional(&section, name)?;
+        Some(reading.base.join(reading.text(&field)?))
+    };
+    Tools {
+        mysqldump: path("mysqldump"),
+        mysql: path("mysql"),
+        mariadb_dump: path("mariadb_dump"),
+        mariadb: path("mariadb"),
+    }
+}
+
+fn part_size(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<u64> {
+    let found = match &field.node.kind {
+        Kind::Text(_) => values::size(&reading.text(field)?),
+        _ => None,
+    };
+    let fits = found.filter(|bytes| (SMALLEST_PART..=LARGEST_PART).contains(bytes));
+    if fits.is_none() {
+        let what = format!("{} will not do; write 5MiB to 512MiB", field.shown());
+        reading.wrong(field, what);
+    }
+    fits
+}
+
+/// A text that fits, or a mistake that says what would be right.
+fn checked(
+    reading: &mut Reading<'_>,
+    field: &Field<'_>,
+    right: &str,
+    fits: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let text = reading.text(field)?;
+    if fits(&text) {
+        return Some(text);
+    }
+    reading.wrong(field, format!("{} will not do; write {right}", field.shown()));
+    None
+}
+
+fn is_word(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(plain)
+}
+
+fn is_prefix(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.=".contains(&byte);
+    let steps = |part: &str| part == "." || part == ".." || part.is_empty();
+    let inside = text.trim_matches('/');
+    (1..=512).contains(&inside.len()) && text.bytes().all(plain) && !inside.split('/').any(steps)
+}
+
+fn is_origin(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+    rest.is_some_and(|host| (1..=255).contains(&host.len()) && host.bytes().all(plain))
+}
+
+fn is_key(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_told_from_others() {
+        for (text, fits) in [
+            ("regent/shop", true),
+            ("/regent/", true),
+            ("a/../b", false),
+            ("", false),
+            ("a//b", false),
+        ] {
+            assert_eq!(is_prefix(text), fits, "{text:?}");
+        }
+        for (text, fits) in [
+            ("http://127.0.0.1:9000", true),
+            ("https://s3.example.org", true),
+            ("s3.example.org", false),
+            ("https://user:pass@host", false),
+            ("https://host/path", false),
+        ] {
+            assert_eq!(is_origin(text), fits, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! What is known of one backup. Written last; without it there is no backup.
+
+use super::names::{self, BackupId};
+use crate::clock::WallTime;
+use crate::decision::cluster::Unknown;
+use crate::decision::gtid::Gtids;
+use crate::decision::topology::{ClusterName, Flavor, ServerName, Version};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The newest format that this version writes and reads.
+pub const FORMAT: u32 = 1;
+/// No manifest is larger; ten thousand parts need a fifth of it.
+pub const MOST_BYTES: usize = 8 << 20;
+/// The most parts that S3 takes for one object.
+pub const MOST_PARTS: usize = 10_000;
+/// The largest part: whole parts are held in memory.
+pub const LARGEST_PART: u64 = 512 << 20;
+
+/// All that is known of one backup, without which its data is worth nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Which version of this form it has.
+    pub format: u32,
+    /// The backup's name.
+    pub id: BackupId,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The server whose data it is.
+    pub server: ServerName,
+    /// How it was made.
+    pub method: Method,
+    /// The server's product.
+    pub flavor: Flavor,
+    /// The server's version.
+    pub version: Version,
+    /// Every transaction that is in it; a server restored from it goes on replicating from there.
+    pub position: Gtids,
+    /// The program that read the data, as it names itself.
+    pub tool: String,
+    /// When it was begun.
+    pub begun: WallTime,
+    /// When its last part was stored.
+    pub ended: WallTime,
+    /// The schemas in it.
+    pub schemas: Vec<String>,
+    /// Accounts that the server could not tell, and that are therefore missing.
+    #[serde(default)]
+    pub accounts_left_out: Vec<String>,
+    /// How many bytes of SQL it has.
+    pub plain_bytes: u64,
+    /// Up to this byte of the SQL there is data; accounts and their grants follow, a statement a line.
+    pub accounts_at: u64,
+    /// The public keys it was encrypted to; empty when it is not encrypted.
+    #[serde(default)]
+    pub encrypted_to: Vec<String>,
+    /// The object that holds the data.
+    pub object: String,
+    /// How many bytes that object has.
+    pub bytes: u64,
+    /// The object's checksum, as `sha256sum` tells it.
+    pub sha256: Sha256,
+    /// The object's parts, one after the other.
+    pub parts: Vec<Part>,
+    /// What newer versions added.
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// How a backup is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// SQL that makes the data anew.
+    Logical,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Method::Logical => "logical",
+        })
+    }
+}
+
+/// Consecutive bytes of a backup's object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// How many.
+    pub bytes: u64,
+    /// Their checksum.
+    pub sha256: Sha256,
+}
+
+/// A SHA-256 checksum, written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Sha256(pub [u8; 32]);
+
+/// A text that is no SHA-256 checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a SHA-256 checksum has 64 hexadecimal digits")]
+pub struct Sha256Error;
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Sha256 {
+    type Err = Sha256Error;
+
+    fn from_str(text: &str) -> Result<Sha256, Sha256Error> {
+        let mut bytes = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(Sha256Error);
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            let digits = text.get(at * 2..at * 2 + 2).ok_or(Sha256Error)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| Sha256Error)?;
+        }
+        Ok(Sha256(bytes))
+    }
+}
+
+impl TryFrom<String> for Sha256 {
+    type Error = Sha256Error;
+
+    fn try_from(text: String) -> Result<Sha256, Sha256Error> {
+        text.parse()
+    }
+}
+
+impl From<Sha256> for String {
+    fn from(sum: Sha256) -> String {
+        sum.to_string()
+    }
+}
+
+/// Why a manifest cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// It is not even read.
+    #[error("it has more than {MOST_BYTES} bytes, which no manifest has")]
+    TooLarge,
+    /// Not the JSON of a manifest.
+    #[error("it is no manifest: {0}")]
+    Unreadable(String),
+    /// Of a newer version.
+    #[error("it has format {0}, and this version of Regent reads format {FORMAT}; use a newer one")]
+    Newer(u32),
+    /// It contradicts itself or its name.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// The one field that every format has.
+#[derive(Deserialize)]
+struct Formatted {
+    format: u32,
+}
+
+impl Manifest {
+    /// Reads the manifest of that backup of that cluster, and refuses what does not fit together.
+    pub fn read(
+        cluster: &ClusterName,
+        id: &BackupId,
+        bytes: &[u8],
+    ) -> Result<Manifest, ManifestError> {
+        if bytes.len() > MOST_BYTES {
+            return Err(ManifestError::TooLarge);
+        }
+        let unreadable =
+            |error: serde_json::Error| ManifestError::Unreadable(cut(&error.to_string()));
+        let Formatted { format } = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if format > FORMAT {
+            return Err(ManifestError::Newer(format));
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(unreadable)?;
+        match manifest.fault(cluster, id) {
+            Some(fault) => Err(ManifestError::Wrong(fault)),
+            None => Ok(manifest),
+        }
+    }
+
+    /// What does not fit together.
+    fn fault(&self, cluster: &ClusterName, id: &BackupId) -> Option<String> {
+        if &self.cluster != cluster || &self.id != id {
+            return Some(format!("it says it is {} of {}", self.id, self.cluster));
+        }
+        // Only this object is ever read or removed, whatever the manifest says.
+        let object = names::data(cluster, id, !self.encrypted_to.is_empty());
+        if self.object != object {
+            return Some(format!("its data should be {object}"));
+        }
+        if self.parts.is_empty() || self.parts.len() > MOST_PARTS {
+            return Some(format!("it has {} parts; 1 to {MOST_PARTS} can be", self.parts.len()));
+        }
+        if self.parts.iter().any(|part| part.bytes == 0 || part.bytes > LARGEST_PART) {
+            return Some(format!(
+                "one of its parts is empty or has more than {LARGEST_PART} bytes"
+            ));
+        }
+        let bytes: u64 = self.parts.iter().map(|part| part.bytes).sum();
+        if bytes != self.bytes {
+            return Some(format!("its parts have {bytes} bytes and all together {}", self.bytes));
+        }
+        if self.accounts_at > self.plain_bytes {
+            return Some("its accounts begin after its end".to_owned());
+        }
+        if self.position.flavor() != self.flavor {
+            return Some(format!("its position is not one of {}", self.flavor));
+        }
+        None
+    }
+
+    /// How it is written down.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| ManifestError::Unreadable(cut(&error.to_string())))?;
+        if text.len() > MOST_BYTES { Err(ManifestError::TooLarge) } else { Ok(text) }
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(in crate::decision::backup) fn manifest(begun: u64, server: &str) -> Manifest {
+        let (cluster, server) = (ClusterName::from("shop"), ServerName::from(server));
+        let id = BackupId::new(WallTime(begun), &server);
+        let object = names::data(&cluster, &id, false);
+        let part = Part { bytes: 5, sha256: Sha256([7; 32]) };
+        Manifest {
+            format: FORMAT,
+            id,
+            cluster,
+            server,
+            method: Method::Logical,
+            flavor: Flavor::MariaDb,
+            version: Version { major: 10, minor: 11, patch: 6 },
+            position: Gtids::parse(Flavor::MariaDb, "0-1-7").unwrap(),
+            tool: "mariadb-dump".to_owned(),
+            begun: WallTime(begun),
+            ended: WallTime(begun + 1_000),
+            schemas: vec!["shop".to_owned()],
+            accounts_left_out: Vec::new(),
+            plain_bytes: 40,
+            accounts_at: 30,
+            encrypted_to: Vec::new(),
+            object,
+            bytes: 10,
+            sha256: Sha256([9; 32]),
+            parts: vec![part, part],
+            unknown: Unknown::new(),
+        }
+    }
+
+    fn read(written: &Manifest) -> Result<Manifest, ManifestError> {
+        let sample = manifest(1_000, "db2");
+        Manifest::read(&sample.cluster, &sample.id, &written.to_bytes().unwrap())
+    }
+
+    #[test]
+    fn what_is_written_is_read_with_what_newer_versions_add() {
+        let mut written = manifest(1_000, "db2");
+        written.unknown.insert("moon".to_owned(), "full".into());
+        assert_eq!(read(&written).unwrap(), written);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let changes: [fn(&mut Manifest); 9] = [
+            |it| it.format = 2,
+            |it| it.object = "shop/data/../../other".to_owned(),
+            |it| it.encrypted_to = vec!["age1x".to_owned()],
+            |it| it.bytes = 11,
+            |it| it.parts.clear(),
+            |it| it.parts[0].bytes = 0,
+            |it| it.cluster = "other".into(),
+            |it| it.accounts_at = 41,
+            |it| it.position = Gtids::empty(Flavor::MySql),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut written = manifest(1_000, "db2");
+            change(&mut written);
+            assert!(read(&written).is_err(), "change {number} was taken");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_ones_get_an_answer(at in 0..600_usize, byte in any::<u8>()) {
+            let sample = manifest(1_000, "db2");
+            let mut bytes = sample.to_bytes().unwrap();
+            let at = at.min(bytes.len() - 1);
+            bytes[at] = byte;
+            let _ = Manifest::read(&sample.cluster, &sample.id, &bytes);
+            bytes.truncate(at);
+            prop_assert!(Manifest::read(&sample.cluster, &sample.id, &bytes).is_err());
+        }
+    }
+}

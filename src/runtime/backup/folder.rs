@@ -1,0 +1,212 @@
+//! Backups in a directory of this machine.
+
+use super::target::{MOST_LISTED, Piece, TargetError};
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What the name of an unfinished file ends with.
+const PARTIAL: &str = ".partial";
+
+/// A directory that holds objects as files.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+}
+
+/// A file that is being written. It stays locked so long, so that others know that somebody does.
+#[derive(Debug)]
+pub(super) struct FolderUpload {
+    object: String,
+    partial: PathBuf,
+    whole: PathBuf,
+    file: Arc<File>,
+}
+
+impl Folder {
+    pub(super) fn new(root: PathBuf) -> Folder {
+        Folder { root }
+    }
+
+    /// Where an object is. Names that lead outside are nobody's.
+    fn path(&self, object: &str) -> Result<PathBuf, TargetError> {
+        let strange = |part: &str| part == "." || part == ".." || part.is_empty();
+        if object.trim_end_matches('/').split('/').any(strange) {
+            let what = "is no object's name".to_owned();
+            return Err(TargetError::Refused { object: object.to_owned(), what });
+        }
+        Ok(self.root.join(object))
+    }
+
+    pub(super) async fn begin(&self, object: &str) -> Result<FolderUpload, TargetError> {
+        let whole = self.path(object)?;
+        let partial = partial_of(&whole);
+        let name = object.to_owned();
+        blocking(&name.clone(), move || {
+            let file = create(&partial)?;
+            Ok(FolderUpload { object: name, partial, whole, file: Arc::new(file) })
+        })
+        .await
+    }
+
+    pub(super) async fn put(&self, object: &str, bytes: Bytes) -> Result<(), TargetError> {
+        let whole = self.path(object)?;
+        blocking(object, move || {
+            let partial = partial_of(&whole);
+            let file = create(&partial)?;
+            let written =
+                file.write_all_at(&bytes, 0).and_then(|()| settle(&file, &partial, &whole));
+            if written.is_err() {
+                let _ = std::fs::remove_file(&partial);
+            }
+            written
+        })
+        .await
+    }
+
+    pub(super) async fn read(
+        &self,
+        object: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, TargetError> {
+        let path = self.path(object)?;
+        blocking(object, move || {
+            let file = File::open(path)?;
+            let length = usize::try_from(length).map_err(io::Error::other)?;
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, offset)?;
+            Ok(Bytes::from(bytes))
+        })
+        .await
+    }
+
+    pub(super) async fn read_small(&self, object: &str, most: u64) -> Result<Bytes, TargetError> {
+        let path = self.path(object)?;
+        blocking(object, move || {
+            let mut bytes = Vec::new();
+            File::open(path)?.take(most).read_to_end(&mut bytes)?;
+            Ok(Bytes::from(bytes))
+        })
+        .await
+    }
+
+    pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>, TargetError> {
+        let (path, folder) = (self.path(folder)?, folder.to_owned());
+        blocking(&folder.clone(), move || {
+            let names = names_in(&path)?;
+            let whole = names.into_iter().filter(|name| !name.ends_with(PARTIAL));
+            let mut objects: Vec<String> = whole.map(|name| format!("{folder}{name}")).collect();
+            objects.sort();
+            Ok(objects)
+        })
+        .await
+    }
+
+    pub(super) async fn remove(&self, object: &str) -> Result<(), TargetError> {
+        let path = self.path(object)?;
+        blocking(object, move || removed(&path)).await
+    }
+
+    /// Removes unfinished files that nobody holds locked.
+    pub(super) async fn sweep(&self, folder: &str) -> Result<(), TargetError> {
+        let path = self.path(folder)?;
+        blocking(folder, move || {
+            for name in names_in(&path)?.iter().filter(|name| name.ends_with(PARTIAL)) {
+                let left = path.join(name);
+                let file = File::open(&left)?;
+                if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                    removed(&left)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl FolderUpload {
+    pub(super) async fn part(&self, piece: &Piece) -> Result<(), TargetError> {
+        let (file, bytes, offset) = (self.file.clone(), piece.bytes.clone(), piece.offset);
+        blocking(&self.object, move || file.write_all_at(&bytes, offset)).await
+    }
+
+    pub(super) async fn finish(&self) -> Result<(), TargetError> {
+        let (file, partial, whole) = (self.file.clone(), self.partial.clone(), self.whole.clone());
+        blocking(&self.object, move || settle(&file, &partial, &whole)).await
+    }
+
+    pub(super) async fn abort(&self) -> Result<(), TargetError> {
+        let partial = self.partial.clone();
+        blocking(&self.object, move || removed(&partial)).await
+    }
+}
+
+fn partial_of(whole: &Path) -> PathBuf {
+    let mut name = whole.as_os_str().to_owned();
+    name.push(PARTIAL);
+    PathBuf::from(name)
+}
+
+/// A new file that only this user can read, locked.
+fn create(partial: &Path) -> io::Result<File> {
+    if let Some(parent) = partial.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+/// Makes a file durable and gives it its name.
+fn settle(file: &File, partial: &Path, whole: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    std::fs::rename(partial, whole)?;
+    match whole.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn removed(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The files of a directory; none when it is not there.
+fn names_in(path: &Path) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries.take(MOST_LISTED) {
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+async fn blocking<T: Send + 'static>(
+    object: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, TargetError> {
+    let refused = |what: String| TargetError::Refused { object: object.to_owned(), what };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
+            Err(TargetError::Missing(object.to_owned()))
+        }
+        Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => {
+            Err(refused("ends too early".to_owned()))
+        }
+        Ok(Err(error)) => Err(refused(error.to_string())),
+        Err(_) => Err(refused("the work on it was broken off".to_owned())),
+    }
+}

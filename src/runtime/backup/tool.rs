@@ -1,0 +1,181 @@
+//! The databases' own programs: reading a server's data as SQL, and feeding SQL to a server.
+
+use super::BackupError;
+use crate::config::Account;
+use crate::config::backups::Tools;
+use crate::decision::topology::{Endpoint, Flavor};
+use crate::runtime::steps::Programs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
+
+/// The end of what a program complains about that is told.
+const COMPLAINT: usize = 500;
+/// How long a program may take to end after its output did.
+const ENDING: Duration = Duration::from_secs(60);
+
+/// The largest row there can be.
+const LARGEST_PACKET: &str = "--max-allowed-packet=1073741824";
+
+/// One run of a program.
+#[derive(Debug)]
+pub(super) struct Tool {
+    name: String,
+    child: Child,
+    complaints: JoinHandle<String>,
+}
+
+/// How to reach a server with a program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach<'a> {
+    pub flavor: Flavor,
+    pub address: &'a Endpoint,
+    pub account: &'a Account,
+    pub tools: &'a Tools,
+}
+
+impl Reach<'_> {
+    /// Reads these schemas as SQL, at one consistent moment, with that moment's position.
+    pub(super) fn dump(&self, schemas: &[String]) -> Command {
+        let (name, declared) = match self.flavor {
+            Flavor::MySql => ("mysqldump", &self.tools.mysqldump),
+            Flavor::MariaDb => ("mariadb-dump", &self.tools.mariadb_dump),
+        };
+        let mut command = self.program(name, declared);
+        command.args(["--single-transaction", "--quick", "--hex-blob"]);
+        command.args(["--routines", "--events", "--triggers"]);
+        match self.flavor {
+            // The position is read under the lock that begins the snapshot.
+            Flavor::MySql => {
+                command.args(["--source-data=2", "--set-gtid-purged=ON", "--no-tablespaces"])
+            }
+            Flavor::MariaDb => command.args(["--master-data=2", "--gtid"]),
+        };
+        command.arg("--databases").arg("--").args(schemas);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+    }
+
+    /// How the program that dumps names itself.
+    pub(super) async fn version(&self) -> Result<String, BackupError> {
+        let mut command = match self.flavor {
+            Flavor::MySql => self.program("mysqldump", &self.tools.mysqldump),
+            Flavor::MariaDb => self.program("mariadb-dump", &self.tools.mariadb_dump),
+        };
+        command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut tool = Tool::start(command)?;
+        let mut said = String::new();
+        let mut output = tool.output()?.take(COMPLAINT as u64);
+        let failed = |what: String| BackupError::Tool { name: tool.name.clone(), what };
+        output.read_to_string(&mut said).await.map_err(|error| failed(error.to_string()))?;
+        drop(output);
+        tool.ended().await?;
+        // The path it was started by says nothing on other machines.
+        let words = said.split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
+        Ok(words)
+    }
+
+    /// Carries out SQL, and writes none of it to the server's binary log.
+    pub(super) fn load(&self) -> Command {
+        let (name, declared) = match self.flavor {
+            Flavor::MySql => ("mysql", &self.tools.mysql),
+            Flavor::MariaDb => ("mariadb", &self.tools.mariadb),
+        };
+        let mut command = self.program(name, declared);
+        command.args(["--batch", "--binary-mode", "--skip-reconnect"]);
+        command.arg("--init-command=SET SESSION sql_log_bin = 0");
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        command
+    }
+
+    /// A program on its way to the server, without reading anybody's option files.
+    fn program(&self, name: &str, declared: &Option<PathBuf>) -> Command {
+        let found = || Programs::from_environment().find(name);
+        let mut command = Command::new(declared.clone().unwrap_or_else(found));
+        command
+            .arg("--no-defaults")
+            .arg("--protocol=TCP")
+            .arg(format!("--host={}", self.address.host))
+            .arg(format!("--port={}", self.address.port))
+            .arg(format!("--user={}", self.account.user))
+            .args(["--default-character-set=utf8mb4", LARGEST_PACKET])
+            // Where the machine's other users cannot read it, unlike an argument.
+            .env("MYSQL_PWD", self.account.password.reveal())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+impl Tool {
+    /// Starts it; it is killed with whoever drops it.
+    pub(super) fn start(mut command: Command) -> Result<Tool, BackupError> {
+        let name = command.as_std().get_program().to_string_lossy().into_owned();
+        let failed = |what: String| BackupError::Tool { name: name.clone(), what };
+        let mut child = command.spawn().map_err(|error| {
+            failed(format!(
+                "it cannot be started: {error}; install the database's client programs on this \
+                 machine, name their directory in REGENT_PROGRAMS, or write backups.tools"
+            ))
+        })?;
+        let Some(stderr) = child.stderr.take() else {
+            return Err(failed("it has no standard error".to_owned()));
+        };
+        let complaints = tokio::spawn(last_of(stderr));
+        Ok(Tool { name, child, complaints })
+    }
+
+    /// What it prints.
+    pub(super) fn output(&mut self) -> Result<ChildStdout, BackupError> {
+        let what = "its output cannot be read".to_owned();
+        self.child.stdout.take().ok_or(BackupError::Tool { name: self.name.clone(), what })
+    }
+
+    /// What it reads.
+    pub(super) fn input(&mut self) -> Result<ChildStdin, BackupError> {
+        let what = "it reads nothing".to_owned();
+        self.child.stdin.take().ok_or(BackupError::Tool { name: self.name.clone(), what })
+    }
+
+    /// Waits until it has ended; only status 0 is a success.
+    pub(super) async fn ended(mut self) -> Result<(), BackupError> {
+        let failed = |what: String| BackupError::Tool { name: self.name.clone(), what };
+        let status = match tokio::time::timeout(ENDING, self.child.wait()).await {
+            Ok(Ok(status)) => status,
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(_) => return Err(failed(format!("it did not end in {} s", ENDING.as_secs()))),
+        };
+        let said = tokio::time::timeout(ENDING, self.complaints).await;
+        let said = said.ok().and_then(Result::ok).unwrap_or_default();
+        if status.success() {
+            tracing::debug!(program = self.name, "{}", said.trim());
+            return Ok(());
+        }
+        Err(failed(format!("{status}: {}", said.trim())))
+    }
+
+    /// For a program that is fed for hours, its end is awaited without a limit: it works on what it was
+    /// given last.
+    pub(super) async fn finished(mut self) -> Result<(), BackupError> {
+        let _ = self.child.wait().await;
+        self.ended().await
+    }
+}
+
+/// Reads everything a program complains about, and keeps the end of it.
+async fn last_of(mut stderr: ChildStderr) -> String {
+    let (mut kept, mut buffer) = (Vec::new(), vec![0_u8; 4096]);
+    loop {
+        match stderr.read(&mut buffer).await {
+            Ok(0) | Err(_) => return String::from_utf8_lossy(&kept).into_owned(),
+            Ok(count) => {
+                kept.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                let excess = kept.len().saturating_sub(COMPLAINT);
+                kept.drain(..excess);
+            }
+        }
+    }
+}
