@@ -274,6 +274,10 @@ async fn fill(
     }
     let position = ends.position(flavor);
     let position = position.ok_or_else(|| incomplete("its output does not name its position"))?;
+    // MariaDB's dump names what is in the binary log. That of a server which was rebuilt is empty at first,
+    // and a domain that it does not name has not moved since.
+    let before = order.source.status.replicated.iter();
+    let position = before.fold(position, |at, before| at.with_domains_of(before));
     let (accounts_at, script) = (plain_bytes, asked.accounts.script());
     packed.write_all(script.as_bytes()).await.map_err(BackupError::io("packing"))?;
     packed.shutdown().await.map_err(BackupError::io("packing"))?;
