@@ -61,7 +61,7 @@ pub(super) async fn set(session: &mut Session, acks: u32) -> Result<(), StepErro
     let kept = session.persisted().await?;
     if acks > 0 {
         prepare(session, acks, &kept).await?;
-        session.persist_closed().await?;
+        session.close_at_restart(&kept).await?;
         return session.run(&session.dialect.source_waits(true)).await;
     }
     session.run(&session.dialect.source_waits(false)).await?;

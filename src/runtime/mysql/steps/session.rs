@@ -227,10 +227,18 @@ impl Session {
     /// Lets a server come back closed after a restart, be it open now. Best effort: without the
     /// privilege the server's own settings decide that.
     pub(super) async fn persist_closed(&mut self) -> Result<(), StepError> {
+        let kept = self.persisted().await?;
+        self.close_at_restart(&kept).await
+    }
+
+    /// The same where it is known what the server keeps.
+    pub(super) async fn close_at_restart(
+        &mut self,
+        kept: &BTreeMap<String, String>,
+    ) -> Result<(), StepError> {
         let Some(order) = self.dialect.close_at_restart() else {
             return Ok(());
         };
-        let kept = self.persisted().await?;
         if kept.get("super_read_only").is_none_or(|value| value != "ON") {
             self.try_run(order).await?;
         }
