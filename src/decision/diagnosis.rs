@@ -11,7 +11,7 @@ mod replicas;
 mod settings;
 
 pub use kinds::{ALL_KINDS, FindingKind};
-pub(super) use replicas::divergence;
+pub(super) use replicas::{apart, divergence};
 
 use super::situation::{Situation, View};
 use super::topology::{ServerName, ServerSpec, WatcherName};

@@ -6,7 +6,7 @@ pub use last_resorts::{degrade, pointless};
 
 use super::candidate::{self, Candidate, Survey, rank};
 pub use super::deciding::{Decision, decide};
-use super::diagnosis::{Finding, FindingKind};
+use super::diagnosis::{Finding, FindingKind, apart};
 use super::durability::{self, Wanted};
 use super::gtid::Gtids;
 use super::loss;
@@ -370,6 +370,10 @@ pub fn reopen(situation: &Situation, primary: &ServerSpec) -> Vec<Stage> {
     let ackers = replicas.into_iter().filter(|server| wanted.ackers.contains(&server.name));
     let (ready, others): (Vec<_>, Vec<_>) =
         ackers.partition(|server| acknowledges_now(situation, primary, server));
+    // One whose history forked cannot connect; it is told from others, and rebuilt, once the primary
+    // takes writes.
+    let others: Vec<_> =
+        others.into_iter().filter(|server| apart(situation, primary, server).is_none()).collect();
     let mut stages: Vec<_> = prepare(situation, primary).into_iter().collect();
     if ready.is_empty() && !others.is_empty() {
         let mut steps = Vec::new();

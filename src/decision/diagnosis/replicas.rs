@@ -90,8 +90,18 @@ pub(super) fn findings(situation: &Situation, replica: &ServerSpec) -> Vec<Findi
 ///
 /// Only a primary that takes writes is compared with: another may lack some for other reasons.
 pub(crate) fn divergence(situation: &Situation, replica: &ServerSpec) -> Option<Gtids> {
-    let primary = situation.state.writer.primary().filter(|name| **name != replica.name)?;
-    let theirs = situation.status(primary).filter(|it| it.writable == Writable::Open)?;
+    let primary = situation.spec.server(situation.state.writer.primary()?)?;
+    situation.status(&primary.name).filter(|it| it.writable == Writable::Open)?;
+    apart(situation, primary, replica)
+}
+
+/// What a replica holds and a server that is to send to it does not, beyond what that one numbered.
+pub(crate) fn apart(
+    situation: &Situation,
+    source: &ServerSpec,
+    replica: &ServerSpec,
+) -> Option<Gtids> {
+    let theirs = situation.status(&source.name).filter(|_| source.name != replica.name)?;
     let beyond = situation.status(&replica.name)?.beyond(&theirs.executed);
     let beyond = beyond.without_origin(theirs.uuid.as_deref(), theirs.server_id);
     (!beyond.is_empty()).then_some(beyond)
