@@ -19,6 +19,7 @@ mod forcing;
 mod lagging;
 mod leaders;
 mod maintaining;
+mod privileges;
 mod rejoining;
 mod restarting;
 mod starting;
