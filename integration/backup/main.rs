@@ -24,5 +24,10 @@ macro_rules! both {
 mod bucket;
 mod damage;
 mod failing;
+mod faulty;
+mod keys;
+mod leftovers;
+mod outages;
 mod stage;
+mod targets;
 mod there_and_back;

@@ -111,6 +111,12 @@ impl Stage {
 
     /// Writes a configuration; `backups` are further fields of that section.
     pub fn configure(&self, backups: &str, dump: &Path) {
+        let keys = format!("access_key: {ACCESS_KEY}, secret_key_file: s3");
+        self.configure_s3(&keys, backups, dump);
+    }
+
+    /// The same with other fields of the S3 target: who asks, and how.
+    pub fn configure_s3(&self, s3: &str, backups: &str, dump: &Path) {
         let (db1, db2) = (self.primary.address(), self.replica.address());
         let endpoint = self.bucket.endpoint();
         let (client, dump_name) = match self.flavor {
@@ -132,7 +138,7 @@ clusters:
     backups:
       targets:
         - name: s3
-          s3: {{ bucket: {BUCKET}, prefix: regent, endpoint: '{endpoint}', access_key: {ACCESS_KEY}, secret_key_file: s3 }}
+          s3: {{ bucket: {BUCKET}, prefix: regent, endpoint: '{endpoint}', {s3} }}
         - {{ name: local, folder: folder }}
       account: {{ user: backup, password_file: backup }}
       part_size: 5MiB
@@ -167,6 +173,30 @@ clusters:
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path
+    }
+
+    /// A dump program that waits in the middle until the file `go` is there, and makes the file `dumped`
+    /// when all of it was taken from it.
+    pub fn halved_dump(&self) -> PathBuf {
+        let [whole, go, dumped] = ["whole", "go", "dumped"].map(|name| self.file(name));
+        let script = format!(
+            "\"${{dump[@]}}\" > {0}; head -c 12000000 {0}; while [ ! -e {1} ]; do sleep 0.05; done; \
+             tail -c +12000001 {0}; echo > {2}",
+            whole.display(),
+            go.display(),
+            dumped.display()
+        );
+        self.faulty_dump(&script)
+    }
+
+    /// Twice the bytes that cannot be compressed, so many times.
+    pub async fn fill_more(&self, times: u32) {
+        let double = "INSERT INTO shop.noise (bytes) SELECT RANDOM_BYTES(1000) FROM shop.noise";
+        for _ in 0..times {
+            self.primary.execute(double).await.unwrap();
+        }
+        self.primary.execute("CREATE TABLE shop.more (id INT PRIMARY KEY)").await.unwrap();
+        self.replica.wait_for("SELECT COUNT(*) FROM shop.more", 0).await.unwrap();
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -354,9 +354,12 @@ pub struct BackupNow {
     /// Whose data; the replica that is the least behind when absent
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,
-    /// Where to; the first target when absent
+    /// Where to, several times if wanted; the first target when absent
     #[arg(long, value_name = "NAME")]
-    pub target: Option<String>,
+    pub target: Vec<String>,
+    /// To all targets
+    #[arg(long, conflicts_with = "target")]
+    pub all_targets: bool,
 }
 
 /// One backup.

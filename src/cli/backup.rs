@@ -11,10 +11,12 @@ use crate::decision::backup::catalog::{Catalog, Entry};
 use crate::decision::backup::manifest::Manifest;
 use crate::decision::topology::Endpoint;
 use crate::runtime::backup::{
-    self, BackupError, Destination, Identities, IdentityError, Order, Progress, Target,
+    self, BackupError, Destination, Identities, IdentityError, Order, Progress, Stage, Taken,
+    Target,
 };
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -53,30 +55,55 @@ async fn take(
     out: &mut Output,
 ) -> Result<(), Failed> {
     let (cluster, backups) = configured(config, &now.cluster)?;
-    let target = open(backups, now.target.as_deref())?;
+    let targets = targets(backups, now)?;
     let source = match &now.server {
         Some(name) => backup::named(cluster, config.timing, name).await?,
         None => backup::choose(cluster, config.timing).await?,
     };
-    let (target, source) = (&target, &source);
-    let order = Order { cluster, backups, source, target, clock: Clock::start() };
+    let (targets, source) = (targets.as_slice(), &source);
+    let order = Order { cluster, backups, source, targets, clock: Clock::start() };
     let shown = Shown::begin(global, "stored");
     let stop = stopped()?;
-    let manifest = backup::take(&order, &shown.progress, stop).await;
+    let taken = backup::take(&order, &shown.progress, stop).await;
     shown.end().await;
-    let manifest = manifest?;
+    let taken = taken?;
+    told(global, &taken, targets, out)?;
+    let each = taken.lacking.iter().map(|it| format!("not at {}: {}", it.target, it.error));
+    let each: Vec<String> = each.collect();
+    if each.is_empty() { Ok(()) } else { Err(Failed::Refused(each.join("; "))) }
+}
+
+/// Shows a backup that was taken, and which targets have it.
+fn told(
+    global: &Global,
+    taken: &Taken,
+    targets: &[Target],
+    out: &mut Output,
+) -> Result<(), Failed> {
+    let manifest = &taken.manifest;
+    let lacks = |name: &str| taken.lacking.iter().find(|lacking| lacking.target == name);
     if global.json {
-        return json_of(&manifest, out);
+        let state = |target: &Target| match lacks(&target.name) {
+            Some(it) => {
+                json!({ "target": it.target, "stored": false, "why": it.error.to_string() })
+            }
+            None => json!({ "target": target.name, "stored": true }),
+        };
+        let mut shown = manifest.clone();
+        shown.unknown.insert("targets".to_owned(), targets.iter().map(state).collect());
+        return json_of(&shown, out);
     }
+    let having = targets.iter().map(|target| target.name.as_str());
+    let having: Vec<&str> = having.filter(|name| lacks(name).is_none()).collect();
     let text = format!(
         "backup {} of {} is at {}: {} stored, {} of SQL from {}\n{}",
         manifest.id,
         manifest.cluster,
-        target.name,
+        having.join(", "),
         amount(manifest.bytes),
         amount(manifest.plain_bytes),
         manifest.server,
-        left_out(&manifest)
+        left_out(manifest)
     );
     Ok(out.text(&text)?)
 }
@@ -221,7 +248,21 @@ fn open(backups: &Backups, name: Option<&str>) -> Result<Target, Failed> {
         let (name, known) = (name.unwrap_or_default(), known.join(", "));
         return Err(Failed::Refused(format!("there is no target {name:?}; there is {known}")));
     };
-    Target::open(declared, backups.part_size).map_err(|error| Failed::Refused(error.to_string()))
+    Target::open(declared, backups).map_err(|error| Failed::Refused(error.to_string()))
+}
+
+/// Where a backup goes: to those that are named, each once, or to the first.
+fn targets(backups: &Backups, now: &BackupNow) -> Result<Vec<Target>, Failed> {
+    let mut names: Vec<&str> = match now.all_targets {
+        true => backups.targets.iter().map(|it| it.name.as_str()).collect(),
+        false => now.target.iter().map(String::as_str).collect(),
+    };
+    if names.is_empty() {
+        return Ok(vec![open(backups, None)?]);
+    }
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
+    names.into_iter().map(|name| open(backups, Some(name))).collect()
 }
 
 async fn found(config: &Config, named: &BackupNamed) -> Result<(Target, Manifest), Failed> {
@@ -299,23 +340,36 @@ async fn repeat(seen: watch::Receiver<Progress>, word: &'static str) {
     let begun = clock.now().moment;
     loop {
         tokio::time::sleep(LOOK).await;
-        let line = line_of(*seen.borrow(), word, begun, clock.now().moment);
+        let line = line_of(&seen.borrow(), word, begun, clock.now().moment);
         let _ = write!(io::stderr(), "\r\u{1b}[K{line}");
     }
 }
 
-fn line_of(progress: Progress, word: &str, begun: Moment, now: Moment) -> String {
-    let seconds = now.since(begun).as_secs_f64().max(0.001);
-    let rate = progress.plain as f64 / seconds;
+fn line_of(progress: &Progress, word: &str, begun: Moment, now: Moment) -> String {
+    let elapsed = now.since(begun);
+    let rate = progress.rate(elapsed);
     let mut line = format!("{} of SQL", amount(progress.plain));
     if let Some(total) = progress.total.filter(|total| *total > progress.plain) {
         line.push_str(&format!(" of about {}", amount(total)));
-        let left = (total - progress.plain) as f64;
-        if rate > 1.0 {
-            line.push_str(&format!(", {:.0} s left", left / rate));
+        if let Some(left) = progress.left(elapsed) {
+            line.push_str(&format!(", {:.0} s left", left.as_secs_f64()));
         }
     }
     line.push_str(&format!(", {} {word}, {:.1} MB/s", amount(progress.stored), rate / 1e6));
+    if progress.stage == Stage::Finishing {
+        line.push_str(", finishing");
+    }
+    for reached in &progress.targets {
+        let name = &reached.target;
+        if reached.spooled > 0 {
+            line.push_str(&format!("; {} spooled for {name}", amount(reached.spooled)));
+        }
+        if reached.failed.is_some() {
+            line.push_str(&format!("; {name} failed"));
+        } else if let Some(trouble) = &reached.trouble {
+            line.push_str(&format!("; {name} retried since {}", trouble.since));
+        }
+    }
     line
 }
 
@@ -410,6 +464,8 @@ impl From<BackupError> for Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::WallTime;
+    use crate::runtime::backup::{Reached, Trouble};
 
     #[test]
     fn amounts_and_progress_are_short() {
@@ -418,10 +474,18 @@ mod tests {
         {
             assert_eq!(amount(bytes), text);
         }
-        let progress = Progress { plain: 10_000_000, stored: 2_000_000, total: Some(30_000_000) };
+        let mut progress = Progress::default();
+        (progress.plain, progress.stored, progress.total) =
+            (10_000_000, 2_000_000, Some(30_000_000));
         let (begun, now) = (Moment(0), Moment(2_000_000));
-        let line = line_of(progress, "stored", begun, now);
+        let line = line_of(&progress, "stored", begun, now);
         let expected = "10.0 MB of SQL of about 30.0 MB, 4 s left, 2.0 MB stored, 5.0 MB/s";
         assert_eq!(line, expected);
+        let mut far = Reached { target: "far".to_owned(), spooled: 5_000, ..Reached::default() };
+        far.trouble = Some(Trouble { since: WallTime(0), what: "status 503".to_owned() });
+        progress.targets.push(far);
+        let line = line_of(&progress, "stored", begun, now);
+        let rest = "; 5.0 kB spooled for far; far retried since 1970-01-01T00:00:00.000Z";
+        assert_eq!(line.strip_prefix(expected), Some(rest));
     }
 }

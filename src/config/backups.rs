@@ -4,10 +4,12 @@ use super::credentials::{account, secret};
 use super::fields::{BACKUPS, S3, TARGET, TOOLS};
 use super::reader::{Field, Reading, Section};
 use super::secret::Secret;
+use super::storing::{ObjectLock, Storing, object_lock, request_limit, storing};
 use super::tree::Kind;
 use super::{Account, values};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// S3 takes no smaller part, unless it is the last one.
 const SMALLEST_PART: u64 = 5 << 20;
@@ -31,6 +33,8 @@ pub struct Backups {
     pub account: Option<Account>,
     /// The programs.
     pub tools: Tools,
+    /// What is done while a target does not take what it is sent.
+    pub storing: Storing,
 }
 
 /// Where backups go.
@@ -66,6 +70,12 @@ pub struct S3Place {
     pub storage_class: Option<String>,
     /// Who asks; the environment says it where this does not.
     pub keys: Option<S3Keys>,
+    /// The profile of the shared credentials file that says who asks.
+    pub profile: Option<String>,
+    /// How long a request may take, for each 16 MiB begun.
+    pub request_limit: Duration,
+    /// How long nobody may change or remove what was stored.
+    pub object_lock: Option<ObjectLock>,
 }
 
 /// A pair of keys for S3.
@@ -118,7 +128,8 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
     };
     let tools = tools(reading, &section);
     let compression = i32::try_from(compression).unwrap_or_default();
-    Some(Backups { targets, encrypt_to, compression, part_size, account, tools })
+    let storing = storing(reading, &section);
+    Some(Backups { targets, encrypt_to, compression, part_size, account, tools, storing })
 }
 
 fn targets(reading: &mut Reading<'_>, section: &Section<'_>) -> Vec<Target> {
@@ -191,7 +202,14 @@ fn s3(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<S3Place> {
     let endpoint = optional("endpoint", right, is_origin);
     let right = "a class that the server knows, such as STANDARD_IA";
     let storage_class = optional("storage_class", right, is_word);
+    let profile = optional("profile", "the name of a profile, such as backups", is_word);
     let keys = keys(reading, &section);
+    if keys.is_some() && section.has("profile") {
+        let what = "has both access_key and profile; keep one of them".to_owned();
+        reading.error(section.at("profile"), &section.path, what);
+    }
+    let request_limit = request_limit(reading, &section);
+    let object_lock = object_lock(reading, &section);
     Some(S3Place {
         bucket: bucket?,
         prefix: prefix.trim_matches('/').to_owned(),
@@ -199,6 +217,9 @@ fn s3(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<S3Place> {
         endpoint,
         storage_class,
         keys,
+        profile,
+        request_limit,
+        object_lock,
     })
 }
 

@@ -47,8 +47,20 @@ pub const DURABILITY: Shape = shape("durability", &["mode", "acknowledged_in", "
 pub const PROXY: Shape =
     shape("proxy", &["write", "read", "max_replica_lag", "hold", "max_connections"]);
 /// `backups`.
-pub const BACKUPS: Shape =
-    shape("backups", &["targets", "encrypt_to", "compression", "part_size", "account", "tools"]);
+pub const BACKUPS: Shape = shape(
+    "backups",
+    &[
+        "targets",
+        "encrypt_to",
+        "compression",
+        "part_size",
+        "account",
+        "tools",
+        "give_up_after",
+        "spool",
+        "rate_limit",
+    ],
+);
 /// One item of `targets`.
 pub const TARGET: Shape = shape("target", &["name", "folder", "s3"]);
 /// `s3`.
@@ -63,8 +75,15 @@ pub const S3: Shape = shape(
         "access_key",
         "secret_key",
         "secret_key_file",
+        "profile",
+        "request_limit",
+        "object_lock",
     ],
 );
+/// `object_lock`.
+pub const OBJECT_LOCK: Shape = shape("object_lock", &["mode", "days"]);
+/// `spool`.
+pub const SPOOL: Shape = shape("spool", &["folder", "limit"]);
 /// `tools`.
 pub const TOOLS: Shape = shape("tools", &["mysqldump", "mysql", "mariadb_dump", "mariadb"]);
 /// `timing`.
@@ -83,7 +102,7 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 15] = [
+pub const ALL: [Shape; 17] = [
     FILE,
     WATCHER,
     SECURITY,
@@ -97,6 +116,8 @@ pub const ALL: [Shape; 15] = [
     BACKUPS,
     TARGET,
     S3,
+    OBJECT_LOCK,
+    SPOOL,
     TOOLS,
     TIMING,
 ];

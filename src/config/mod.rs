@@ -10,6 +10,7 @@ mod reader;
 mod rules;
 pub mod secret;
 pub mod starter;
+pub mod storing;
 mod timing;
 mod tree;
 mod values;

@@ -31,7 +31,7 @@ pub struct Entry {
     pub method: Method,
     /// When it was begun.
     pub begun: WallTime,
-    /// When its last part was stored.
+    /// When all of it had been read.
     pub ended: WallTime,
     /// How many bytes are stored.
     pub bytes: u64,

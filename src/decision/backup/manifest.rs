@@ -16,7 +16,7 @@ pub const MOST_BYTES: usize = 8 << 20;
 /// The most parts that S3 takes for one object.
 pub const MOST_PARTS: usize = 10_000;
 /// The largest part: whole parts are held in memory.
-pub const LARGEST_PART: u64 = 512 << 20;
+pub const LARGEST_PART: u64 = 1 << 30;
 
 /// All that is known of one backup, without which its data is worth nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct Manifest {
     pub tool: String,
     /// When it was begun.
     pub begun: WallTime,
-    /// When its last part was stored.
+    /// When all of it had been read.
     pub ended: WallTime,
     /// The schemas in it.
     pub schemas: Vec<String>,

@@ -4,8 +4,10 @@
 pub mod catalog;
 pub mod choice;
 pub mod duty;
+pub mod leftovers;
 pub mod manifest;
 pub mod names;
+pub mod parts;
 pub mod retention;
 pub mod runs;
 pub mod schedule;

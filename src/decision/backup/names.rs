@@ -96,6 +96,14 @@ pub fn id_of(cluster: &ClusterName, manifest: &str) -> Option<BackupId> {
     BackupId::parse(name).ok()
 }
 
+/// Whether a file in the folder of data is named as Regent names them: a moment, a server, an ending.
+pub(super) fn is_data(name: &str) -> bool {
+    let moment = name.split('-').next().unwrap_or_default();
+    let digits = moment.bytes().filter(u8::is_ascii_digit).count();
+    let plain = BackupId::parse(name).is_ok();
+    plain && moment.len() == 19 && digits == 17 && moment.ends_with('Z') && name.contains('.')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +113,7 @@ mod tests {
         let cluster = ClusterName::from("shop");
         let id = BackupId::new(WallTime(1_795_365_900_123), &ServerName::from("db2"));
         assert!(id.as_str().ends_with("123Z-db2"), "{id}");
+        assert!(is_data(&format!("{id}.sql.zst")) && !is_data("notes.txt"));
         assert_eq!(id_of(&cluster, &manifest(&cluster, &id)), Some(id.clone()));
         assert_eq!(id_of(&cluster, &data(&cluster, &id, true)), None);
         assert_eq!(id_of(&ClusterName::from("other"), &manifest(&cluster, &id)), None);

@@ -6,21 +6,31 @@
 mod accounts;
 mod fetching;
 mod folder;
+mod keys;
+mod lane;
+mod lanes;
+mod pace;
 mod packing;
 mod position;
+mod progress;
 mod restoring;
+mod retry;
 mod s3;
 mod source;
+mod spool;
 mod storing;
+mod sweeping;
 mod taking;
 mod target;
 mod tool;
 
 pub use fetching::{catalog, manifest, verify};
+pub use lanes::Lacking;
 pub use packing::{Identities, IdentityError};
+pub use progress::{Progress, Reached, Stage, Trouble};
 pub use restoring::{Destination, Restored, into_file, into_server};
 pub use source::{Source, choose, named};
-pub use taking::{Order, take};
+pub use taking::{Order, Taken, take};
 pub use target::{Target, TargetError};
 
 use crate::decision::backup::manifest::ManifestError;
@@ -28,17 +38,6 @@ use crate::decision::backup::source::NoSource;
 use crate::decision::topology::ServerName;
 use crate::runtime::mysql::connect::ConnectError;
 use std::io;
-
-/// How far a backup, or its restore, is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of SQL so far.
-    pub plain: u64,
-    /// Bytes stored or fetched so far.
-    pub stored: u64,
-    /// About how many bytes of SQL there will be.
-    pub total: Option<u64>,
-}
 
 /// Why there is no backup, or no restore.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +80,9 @@ pub enum BackupError {
         /// How.
         error: TargetError,
     },
+    /// None of the targets has the backup.
+    #[error("{}", shown(.0))]
+    NoTarget(Vec<Lacking>),
     /// A manifest cannot be used.
     #[error("{object}: {error}")]
     Manifest {
@@ -122,6 +124,12 @@ pub enum BackupError {
     /// Somebody asked to stop.
     #[error("stopped on request; nothing of it is kept")]
     Stopped,
+}
+
+fn shown(lacking: &[Lacking]) -> String {
+    let each = lacking.iter().map(|it| format!("target {}: {}", it.target, it.error));
+    let each: Vec<String> = each.collect();
+    if each.is_empty() { "no target is left".to_owned() } else { each.join("; ") }
 }
 
 impl BackupError {
