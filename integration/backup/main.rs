@@ -24,5 +24,7 @@ macro_rules! both {
 mod bucket;
 mod damage;
 mod failing;
+mod proofs;
+mod restores;
 mod stage;
 mod there_and_back;

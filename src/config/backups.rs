@@ -2,6 +2,7 @@
 
 use super::credentials::{account, secret};
 use super::fields::{BACKUPS, S3, TARGET, TOOLS};
+use super::proofs::{Verify, checksums, verify};
 use super::reader::{Field, Reading, Section};
 use super::secret::Secret;
 use super::tree::Kind;
@@ -31,6 +32,10 @@ pub struct Backups {
     pub account: Option<Account>,
     /// The programs.
     pub tools: Tools,
+    /// Whether tables are counted, so that a restored server can be compared.
+    pub checksums: bool,
+    /// How backups are proven.
+    pub verify: Verify,
 }
 
 /// Where backups go.
@@ -118,7 +123,8 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
     };
     let tools = tools(reading, &section);
     let compression = i32::try_from(compression).unwrap_or_default();
-    Some(Backups { targets, encrypt_to, compression, part_size, account, tools })
+    let (checksums, verify) = (checksums(reading, &section), verify(reading, &section));
+    Some(Backups { targets, encrypt_to, compression, part_size, account, tools, checksums, verify })
 }
 
 fn targets(reading: &mut Reading<'_>, section: &Section<'_>) -> Vec<Target> {

@@ -47,8 +47,19 @@ pub const DURABILITY: Shape = shape("durability", &["mode", "acknowledged_in", "
 pub const PROXY: Shape =
     shape("proxy", &["write", "read", "max_replica_lag", "hold", "max_connections"]);
 /// `backups`.
-pub const BACKUPS: Shape =
-    shape("backups", &["targets", "encrypt_to", "compression", "part_size", "account", "tools"]);
+pub const BACKUPS: Shape = shape(
+    "backups",
+    &[
+        "targets",
+        "encrypt_to",
+        "compression",
+        "part_size",
+        "account",
+        "tools",
+        "checksums",
+        "verify",
+    ],
+);
 /// One item of `targets`.
 pub const TARGET: Shape = shape("target", &["name", "folder", "s3"]);
 /// `s3`.
@@ -67,6 +78,9 @@ pub const S3: Shape = shape(
 );
 /// `tools`.
 pub const TOOLS: Shape = shape("tools", &["mysqldump", "mysql", "mariadb_dump", "mariadb"]);
+/// `verify`.
+pub const VERIFY: Shape =
+    shape("verify", &["server", "directory", "every", "cron", "time_zone", "alert_after"]);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",
@@ -83,7 +97,7 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 15] = [
+pub const ALL: [Shape; 16] = [
     FILE,
     WATCHER,
     SECURITY,
@@ -98,5 +112,6 @@ pub const ALL: [Shape; 15] = [
     TARGET,
     S3,
     TOOLS,
+    VERIFY,
     TIMING,
 ];
