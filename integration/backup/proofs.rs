@@ -147,7 +147,7 @@ async fn a_server_that_does_not_start_says_nothing_about_the_backup() {
         ),
     ];
     stage.configure("", &stage.dump());
-    stage.regent(&["now", "shop"]).await.json();
+    stage.regent(&["now", "shop", "--json"]).await.json();
     for (script, said) in programs {
         let server = program(&stage, script);
         stage.configure(&verify(&stage, &server), &stage.dump());
@@ -177,7 +177,7 @@ fn program(stage: &Stage, script: &str) -> PathBuf {
 async fn what_a_killed_proof_left_is_gone_after_the_next() {
     let Some(stage) = Stage::set(Mariadb).await else { return };
     stage.configure(&verify(&stage, &stage.server), &stage.dump());
-    stage.regent(&["now", "shop"]).await.json();
+    stage.regent(&["now", "shop", "--json"]).await.json();
     let mut command = stage.command(&["verify", "shop", "latest", "--restore"]);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let directory = stage.file("proofs");

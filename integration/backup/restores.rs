@@ -62,7 +62,7 @@ async fn a_restored_server_follows_and_converges(flavor: DatabaseFlavor) {
 async fn a_server_that_holds_data_is_overwritten_only_by_name(flavor: DatabaseFlavor) {
     let Some(stage) = Stage::set(flavor).await else { return };
     stage.configure("", &stage.dump());
-    stage.regent(&["now", "shop"]).await.json();
+    stage.regent(&["now", "shop", "--json"]).await.json();
     stage.primary.execute("INSERT INTO shop.lines_ (client) VALUES (91)").await.unwrap();
     stage.replica.wait_for("SELECT COUNT(*) FROM shop.lines_ WHERE client = 91", 1).await.unwrap();
     let whole = sums(&stage.replica).await;

@@ -100,7 +100,7 @@ fn when(reading: &mut Reading<'_>, section: &Section<'_>) -> Option<When> {
             };
             let pattern = reading.text(&cron)?;
             match Schedule::new(&pattern, zone) {
-                Ok(schedule) => Some(When::Cron(schedule)),
+                Ok(schedule) => Some(When::Cron(Box::new(schedule))),
                 Err(error) => {
                     reading.wrong(&cron, error.to_string());
                     None

@@ -27,7 +27,7 @@ pub enum When {
     /// That long after the last proof.
     Every(Duration),
     /// At the times of a pattern.
-    Cron(Schedule),
+    Cron(Box<Schedule>),
 }
 
 /// What is to be done about proofs.
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_pattern_names_the_times() {
         let schedule = Schedule::new("0 4 * * *", TimeZone::UTC).unwrap();
-        let nightly = Proving { when: When::Cron(schedule), ..daily() };
+        let nightly = Proving { when: When::Cron(Box::new(schedule)), ..daily() };
         let both = catalog(&[(2, proven(3)), (26, Verdict::Unproven)]);
         assert_eq!(nightly.due(&both, None, hours(27)), Due::Now(both.backups[0].id.clone()));
         let just = catalog(&[(2, proven(28)), (26, Verdict::Unproven)]);

@@ -229,6 +229,7 @@ async fn write(examination: &Examination<'_>, how: How, check: &Check) -> Result
         Ok(known) => known.unwrap_or_else(new),
         // What a newer version wrote stays; anything else that cannot be used is replaced.
         Err(BackupError::Proof { error, .. }) if !matches!(error, ProofError::Newer(_)) => new(),
+        Err(BackupError::Target { error: TargetError::Refused { .. }, .. }) => new(),
         Err(error) => return Err(error),
     };
     known.note(how, check.clone());
