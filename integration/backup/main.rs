@@ -28,6 +28,8 @@ mod faulty;
 mod keys;
 mod leftovers;
 mod outages;
+mod proofs;
+mod restores;
 mod stage;
 mod targets;
 mod there_and_back;

@@ -22,6 +22,8 @@ pub struct Stage {
     pub bucket: Bucket,
     pub place: tempfile::TempDir,
     programs: PathBuf,
+    /// The database's server program.
+    pub server: PathBuf,
 }
 
 /// How a command ended.
@@ -58,7 +60,7 @@ impl Stage {
             }
         };
         let place = tempfile::tempdir().unwrap();
-        let programs = installation.program("");
+        let (programs, server) = (installation.program(""), installation.server().to_owned());
         let set = ServerSet::new(place.path().join("servers"), installation).unwrap();
         let mut servers = Vec::new();
         for (number, port) in free_ports(3).into_iter().enumerate() {
@@ -68,7 +70,7 @@ impl Stage {
         let [primary, replica, empty] = <[Server; 3]>::try_from(servers).unwrap();
         set.replicate(&primary, &[&replica]).await.unwrap();
         let bucket = Bucket::start(&place.path().join("store")).await;
-        let stage = Stage { flavor, primary, replica, empty, bucket, place, programs };
+        let stage = Stage { flavor, primary, replica, empty, bucket, place, programs, server };
         stage.fill().await;
         stage.secret("monitor", MONITOR.password);
         stage.secret("replication", REPLICATION.password);

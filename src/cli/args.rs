@@ -333,11 +333,14 @@ pub enum BackupOrder {
     },
     /// Show all that is known of a backup
     Show(BackupNamed),
-    /// Fetch a backup, check every sum, decrypt and decompress it
+    /// Fetch a backup, check every sum, decrypt and decompress it, and note beside it what was found
     Verify {
         /// Which
         #[command(flatten)]
         named: BackupNamed,
+        /// Restore it into a server that is thrown away afterwards, and compare every table
+        #[arg(long)]
+        restore: bool,
         /// The file with an age secret key, for an encrypted backup
         #[arg(long, value_name = "FILE")]
         identity: Option<PathBuf>,
@@ -395,7 +398,14 @@ pub struct BackupRestore {
     /// The file with an age secret key, for an encrypted backup
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// Only look whether the server could take it
+    /// Throw away all that this server holds, which --into names: by its name in the cluster, or by the
+    /// same address
+    #[arg(long, value_name = "SERVER", requires = "into")]
+    pub overwrite: Option<String>,
+    /// Let the server follow the cluster's primary afterwards
+    #[arg(long, requires = "into")]
+    pub follow: bool,
+    /// Only look whether the server could take it, and say what would be done
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -3,16 +3,18 @@
 use super::Failed;
 use super::args::{BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
+use super::{proof, restoring};
 use crate::clock::{Clock, Moment};
 use crate::config::backups::Backups;
 use crate::config::secret::Secret;
 use crate::config::{Account, ClusterConfig, Config};
 use crate::decision::backup::catalog::{Catalog, Entry};
 use crate::decision::backup::manifest::Manifest;
+use crate::decision::backup::proof::How;
 use crate::decision::topology::Endpoint;
 use crate::runtime::backup::{
-    self, BackupError, Destination, Identities, IdentityError, Order, Progress, Stage, Taken,
-    Target,
+    self, BackupError, Destination, Identities, IdentityError, Order, Progress, Restored, Stage,
+    Taken, Target,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -41,8 +43,9 @@ pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> R
             list(global, config, (cluster.as_deref(), target.as_deref()), out).await
         }
         BackupOrder::Show(named) => show(global, config, named, out).await,
-        BackupOrder::Verify { named, identity } => {
-            verify(global, config, (named, identity.as_deref()), out).await
+        BackupOrder::Verify { named, restore, identity } => {
+            let how = if *restore { How::Restored } else { How::Read };
+            proof::verify(global, config, (named, how, identity.as_deref()), out).await
         }
         BackupOrder::Restore(restore) => bring_back(global, config, restore, out).await,
     }
@@ -67,6 +70,8 @@ async fn take(
     let taken = backup::take(&order, &shown.progress, stop).await;
     shown.end().await;
     let taken = taken?;
+    // Nothing can be done when even standard error is closed.
+    let _ = write!(io::stderr(), "{}", proof::doubts(&taken.manifest));
     told(global, &taken, targets, out)?;
     let each = taken.lacking.iter().map(|it| format!("not at {}: {}", it.target, it.error));
     let each: Vec<String> = each.collect();
@@ -147,33 +152,12 @@ async fn show(
     named: &BackupNamed,
     out: &mut Output,
 ) -> Result<(), Failed> {
-    let (_, manifest) = found(config, named).await?;
-    if global.json { json_of(&manifest, out) } else { Ok(out.text(&described(&manifest))?) }
-}
-
-async fn verify(
-    global: &Global,
-    config: &Config,
-    (named, identity): (&BackupNamed, Option<&Path>),
-    out: &mut Output,
-) -> Result<(), Failed> {
-    let identities = identities(identity)?;
     let (target, manifest) = found(config, named).await?;
-    let shown = Shown::begin(global, "fetched");
-    let verified = backup::verify(&target, &manifest, &identities, &shown.progress).await;
-    shown.end().await;
-    verified?;
+    let proof = backup::proof(&target, &manifest).await;
     if global.json {
-        return json_of(&json!({ "id": manifest.id, "whole": true, "bytes": manifest.bytes }), out);
+        return json_of(&proof::Judged::new(&manifest, proof?.as_ref()), out);
     }
-    let text = format!(
-        "backup {} is whole: {} in {} part(s), {} of SQL\n",
-        manifest.id,
-        amount(manifest.bytes),
-        manifest.parts.len(),
-        amount(manifest.plain_bytes)
-    );
-    Ok(out.text(&text)?)
+    Ok(out.text(&(described(&manifest) + &proof::described(&manifest, &proof)))?)
 }
 
 async fn bring_back(
@@ -183,35 +167,39 @@ async fn bring_back(
     out: &mut Output,
 ) -> Result<(), Failed> {
     let identities = identities(restore.identity.as_deref())?;
-    let (_, backups) = configured(config, &restore.named.cluster)?;
+    let (cluster, backups) = configured(config, &restore.named.cluster)?;
     let destination = destination(restore, backups)?;
+    let wish = restoring::wish(global, restore, (cluster, config.timing)).await?;
     let (target, manifest) = found(config, &restore.named).await?;
     let shown = Shown::begin(global, "fetched");
     let progress = &shown.progress;
     let (place, ended) = match (&destination, &restore.file) {
         (Some(destination), _) => {
-            let how = (restore.dry_run, progress);
-            let ended =
-                backup::into_server(&target, &manifest, &identities, destination, how).await;
-            (destination.address.to_string(), ended.map(|restored| restored.refused))
+            let (from, by) = ((&target, &manifest), &identities);
+            let ended = backup::into_server(from, by, destination, &wish, progress).await;
+            (destination.address.to_string(), ended)
         }
         (None, Some(file)) => {
             let ended = backup::into_file(&target, &manifest, &identities, file, progress).await;
-            (file.display().to_string(), ended.map(|()| Vec::new()))
+            (file.display().to_string(), ended.map(|()| Restored::default()))
         }
         (None, None) => {
             return Err(Failed::Usage("name a server with --into, or a --file".to_owned()));
         }
     };
     shown.end().await;
-    let refused = ended?;
+    let Restored { refused, says } = ended?;
     if global.json {
-        let done = !restore.dry_run;
-        let said = json!({ "id": manifest.id, "into": place, "done": done, "refused": refused });
+        let (id, done) = (&manifest.id, !restore.dry_run);
+        let said = json!({
+            "id": id, "into": place, "done": done, "refused": refused, "steps": says,
+            "bytes": manifest.bytes, "plain_bytes": manifest.plain_bytes,
+        });
         return json_of(&said, out);
     }
     if restore.dry_run {
-        return Ok(out.text(&format!("backup {} can be restored into {place}\n", manifest.id))?);
+        let can = format!("backup {} can be restored into {place}; it would\n", manifest.id);
+        return Ok(out.text(&says.iter().fold(can, |text, step| format!("{text}- {step}\n")))?);
     }
     let mut text = format!(
         "backup {} is in {place}: {} of SQL, position {}\n",
@@ -219,13 +207,16 @@ async fn bring_back(
         amount(manifest.plain_bytes),
         manifest.position
     );
+    if restore.follow {
+        text.push_str("it follows the primary, read-only\n");
+    }
     for statement in refused {
         text.push_str(&format!("! refused there, mend it by hand: {statement}\n"));
     }
     Ok(out.text(&text)?)
 }
 
-fn configured<'a>(
+pub(super) fn configured<'a>(
     config: &'a Config,
     name: &str,
 ) -> Result<(&'a ClusterConfig, &'a Backups), Failed> {
@@ -265,14 +256,17 @@ fn targets(backups: &Backups, now: &BackupNow) -> Result<Vec<Target>, Failed> {
     names.into_iter().map(|name| open(backups, Some(name))).collect()
 }
 
-async fn found(config: &Config, named: &BackupNamed) -> Result<(Target, Manifest), Failed> {
+pub(super) async fn found(
+    config: &Config,
+    named: &BackupNamed,
+) -> Result<(Target, Manifest), Failed> {
     let (cluster, backups) = configured(config, &named.cluster)?;
     let target = open(backups, named.target.as_deref())?;
     let manifest = backup::manifest(&target, &cluster.spec.name, &named.backup).await?;
     Ok((target, manifest))
 }
 
-fn identities(file: Option<&Path>) -> Result<Identities, Failed> {
+pub(super) fn identities(file: Option<&Path>) -> Result<Identities, Failed> {
     let read = file.map(Identities::read).transpose();
     Ok(read.map_err(BackupError::from)?.unwrap_or_default())
 }
@@ -299,7 +293,7 @@ fn destination<'a>(
 }
 
 /// Ends when somebody wants this process to end.
-fn stopped() -> Result<impl Future<Output = ()>, Failed> {
+pub(super) fn stopped() -> Result<impl Future<Output = ()>, Failed> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
@@ -311,13 +305,13 @@ fn stopped() -> Result<impl Future<Output = ()>, Failed> {
 }
 
 /// One line on the terminal that says how far it is.
-struct Shown {
-    progress: watch::Sender<Progress>,
+pub(super) struct Shown {
+    pub(super) progress: watch::Sender<Progress>,
     screen: Option<JoinHandle<()>>,
 }
 
 impl Shown {
-    fn begin(global: &Global, word: &'static str) -> Shown {
+    pub(super) fn begin(global: &Global, word: &'static str) -> Shown {
         let progress = watch::Sender::new(Progress::default());
         let wanted = io::stderr().is_terminal() && !global.json;
         let seen = progress.subscribe();
@@ -325,7 +319,7 @@ impl Shown {
         Shown { progress, screen }
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         if let Some(screen) = self.screen {
             screen.abort();
             let _ = screen.await;
@@ -378,7 +372,7 @@ fn listed(catalog: &Catalog, width: u16) -> String {
     if catalog.backups.is_empty() {
         text.push_str("no backups\n");
     } else {
-        let header = ["BACKUP", "SERVER", "KIND", "TOOK", "STORED", "SQL", "ENCRYPTED"];
+        let header = ["BACKUP", "SERVER", "KIND", "TOOK", "STORED", "SQL", "ENCRYPTED", "PROOF"];
         let mut rows = table(&header, width);
         for entry in &catalog.backups {
             rows.add_row(row(entry));
@@ -400,6 +394,7 @@ fn row(entry: &Entry) -> Vec<String> {
         amount(entry.bytes),
         amount(entry.plain_bytes),
         if entry.encrypted { "yes" } else { "no" }.to_owned(),
+        entry.proof.to_string(),
     ]
 }
 
@@ -435,7 +430,7 @@ fn left_out(manifest: &Manifest) -> String {
 }
 
 /// Bytes for people.
-fn amount(bytes: u64) -> String {
+pub(super) fn amount(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] =
         [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
@@ -444,7 +439,7 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-fn json_of(value: &impl Serialize, out: &mut Output) -> Result<(), Failed> {
+pub(super) fn json_of(value: &impl Serialize, out: &mut Output) -> Result<(), Failed> {
     let text = serde_json::to_vec_pretty(value)
         .map_err(|error| Failed::Internal(format!("failed to write JSON: {error}")))?;
     Ok(out.raw(&text)?)

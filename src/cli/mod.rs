@@ -9,8 +9,10 @@ pub mod logs;
 pub mod maintaining;
 pub mod output;
 pub mod procedure;
+pub mod proof;
 pub mod reach;
 pub mod reading;
+pub mod restoring;
 pub mod tables;
 
 use args::{Cli, Command};

@@ -2,6 +2,7 @@
 
 use super::credentials::{account, secret};
 use super::fields::{BACKUPS, S3, TARGET, TOOLS};
+use super::proofs::{Verify, checksums, verify};
 use super::reader::{Field, Reading, Section};
 use super::secret::Secret;
 use super::storing::{ObjectLock, Storing, object_lock, request_limit, storing};
@@ -35,6 +36,10 @@ pub struct Backups {
     pub tools: Tools,
     /// What is done while a target does not take what it is sent.
     pub storing: Storing,
+    /// Whether tables are counted, so that a restored server can be compared.
+    pub checksums: bool,
+    /// How backups are proven.
+    pub verify: Verify,
 }
 
 /// Where backups go.
@@ -129,7 +134,18 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
     let tools = tools(reading, &section);
     let compression = i32::try_from(compression).unwrap_or_default();
     let storing = storing(reading, &section);
-    Some(Backups { targets, encrypt_to, compression, part_size, account, tools, storing })
+    let (checksums, verify) = (checksums(reading, &section), verify(reading, &section));
+    Some(Backups {
+        targets,
+        encrypt_to,
+        compression,
+        part_size,
+        account,
+        tools,
+        storing,
+        checksums,
+        verify,
+    })
 }
 
 fn targets(reading: &mut Reading<'_>, section: &Section<'_>) -> Vec<Target> {

@@ -59,6 +59,8 @@ pub const BACKUPS: Shape = shape(
         "give_up_after",
         "spool",
         "rate_limit",
+        "checksums",
+        "verify",
     ],
 );
 /// One item of `targets`.
@@ -86,6 +88,9 @@ pub const OBJECT_LOCK: Shape = shape("object_lock", &["mode", "days"]);
 pub const SPOOL: Shape = shape("spool", &["folder", "limit"]);
 /// `tools`.
 pub const TOOLS: Shape = shape("tools", &["mysqldump", "mysql", "mariadb_dump", "mariadb"]);
+/// `verify`.
+pub const VERIFY: Shape =
+    shape("verify", &["server", "directory", "every", "cron", "time_zone", "alert_after"]);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",
@@ -102,7 +107,7 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 17] = [
+pub const ALL: [Shape; 18] = [
     FILE,
     WATCHER,
     SECURITY,
@@ -119,5 +124,6 @@ pub const ALL: [Shape; 17] = [
     OBJECT_LOCK,
     SPOOL,
     TOOLS,
+    VERIFY,
     TIMING,
 ];

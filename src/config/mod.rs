@@ -6,6 +6,7 @@ mod credentials;
 pub mod fields;
 mod fingerprint;
 mod problems;
+pub mod proofs;
 mod reader;
 mod rules;
 pub mod secret;

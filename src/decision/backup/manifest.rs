@@ -1,5 +1,6 @@
 //! What is known of one backup. Written last; without it there is no backup.
 
+use super::counts::Counts;
 use super::names::{self, BackupId};
 use crate::clock::WallTime;
 use crate::decision::cluster::Unknown;
@@ -45,6 +46,9 @@ pub struct Manifest {
     pub ended: WallTime,
     /// The schemas in it.
     pub schemas: Vec<String>,
+    /// The server's `lower_case_table_names`, which says what names mean.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub lower_case_table_names: u8,
     /// Accounts that the server could not tell, and that are therefore missing.
     #[serde(default)]
     pub accounts_left_out: Vec<String>,
@@ -63,9 +67,16 @@ pub struct Manifest {
     pub sha256: Sha256,
     /// The object's parts, one after the other.
     pub parts: Vec<Part>,
+    /// What its tables held at its position; absent where nobody wanted that counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Counts>,
     /// What newer versions added.
     #[serde(flatten)]
     pub unknown: Unknown,
+}
+
+fn is_usual(lower_case_table_names: &u8) -> bool {
+    *lower_case_table_names == 0
 }
 
 /// How a backup is made.
@@ -257,6 +268,7 @@ pub(super) mod tests {
             begun: WallTime(begun),
             ended: WallTime(begun + 1_000),
             schemas: vec!["shop".to_owned()],
+            lower_case_table_names: 0,
             accounts_left_out: Vec::new(),
             plain_bytes: 40,
             accounts_at: 30,
@@ -265,6 +277,7 @@ pub(super) mod tests {
             bytes: 10,
             sha256: Sha256([9; 32]),
             parts: vec![part, part],
+            tables: None,
             unknown: Unknown::new(),
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! CLUSTER/manifests/ID.json          written last: a backup exists when this does
 //! CLUSTER/data/ID.sql.zst[.age]      one file that `age`, `zstd` and `mysql` can read without Regent
+//! CLUSTER/proofs/ID.json             what is known of its worth, once somebody looked
 //! ```
 
 use crate::clock::WallTime;
@@ -88,6 +89,16 @@ pub fn manifest(cluster: &ClusterName, id: &BackupId) -> String {
 pub fn data(cluster: &ClusterName, id: &BackupId, encrypted: bool) -> String {
     let end = if encrypted { ".age" } else { "" };
     format!("{}{id}.sql.zst{end}", data_of(cluster))
+}
+
+/// Where a cluster's proofs are.
+pub fn proofs_of(cluster: &ClusterName) -> String {
+    format!("{cluster}/proofs/")
+}
+
+/// What is known of a backup's worth.
+pub fn proof(cluster: &ClusterName, id: &BackupId) -> String {
+    format!("{}{id}.json", proofs_of(cluster))
 }
 
 /// The backup that a manifest of this name belongs to; none for a name that Regent does not give.

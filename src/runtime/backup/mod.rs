@@ -4,8 +4,11 @@
 //! its manifest was written, which happens last.
 
 mod accounts;
+mod clearing;
+mod counting;
 mod fetching;
 mod folder;
+mod following;
 mod keys;
 mod lane;
 mod lanes;
@@ -13,6 +16,7 @@ mod pace;
 mod packing;
 mod position;
 mod progress;
+mod proving;
 mod restoring;
 mod retry;
 mod s3;
@@ -22,18 +26,22 @@ mod storing;
 mod sweeping;
 mod taking;
 mod target;
+mod throwaway;
 mod tool;
 
-pub use fetching::{catalog, manifest, verify};
+pub use fetching::{catalog, manifest, proof, verify};
+pub use following::Membership;
 pub use lanes::Lacking;
 pub use packing::{Identities, IdentityError};
 pub use progress::{Progress, Reached, Stage, Trouble};
-pub use restoring::{Destination, Restored, into_file, into_server};
+pub use proving::{Examination, Examined, examine};
+pub use restoring::{Destination, Restored, Wish, into_file, into_server};
 pub use source::{Source, choose, named};
 pub use taking::{Order, Taken, take};
 pub use target::{Target, TargetError};
 
 use crate::decision::backup::manifest::ManifestError;
+use crate::decision::backup::proof::ProofError;
 use crate::decision::backup::source::NoSource;
 use crate::decision::topology::ServerName;
 use crate::runtime::mysql::connect::ConnectError;
@@ -72,6 +80,25 @@ pub enum BackupError {
         /// How it ended, and the end of what it complained about.
         what: String,
     },
+    /// The database's program was killed, which says nothing about what it did.
+    #[error("{name} failed: {what}")]
+    ToolKilled {
+        /// The program.
+        name: String,
+        /// By what, and the end of what it complained about.
+        what: String,
+    },
+    /// The database's program is not to be had.
+    #[error(
+        "{name} cannot be started: {what}; install the database's client programs on this machine, name \
+         their directory in REGENT_PROGRAMS, or write backups.tools"
+    )]
+    NoTool {
+        /// The program.
+        name: String,
+        /// Why.
+        what: String,
+    },
     /// The target failed.
     #[error("target {target}: {error}")]
     Target {
@@ -91,6 +118,17 @@ pub enum BackupError {
         /// Why.
         error: ManifestError,
     },
+    /// A proof cannot be used.
+    #[error("{object}: {error}")]
+    Proof {
+        /// The object.
+        object: String,
+        /// Why.
+        error: ProofError,
+    },
+    /// There is no server to restore into for a proof.
+    #[error("the server to try the restore on: {0}")]
+    Throwaway(String),
     /// What is stored is not what was stored.
     #[error("{object} is damaged: {what}")]
     Damaged {
@@ -106,7 +144,10 @@ pub enum BackupError {
     #[error("{0}")]
     NotEmpty(String),
     /// It broke off in the middle.
-    #[error("{error}; {server} now holds a part of the backup: empty it before the next attempt")]
+    #[error(
+        "{error}; {server} now holds a part of the backup, of which nothing can be used: the next attempt \
+         needs --overwrite {server}"
+    )]
     Incomplete {
         /// The server that was restored into.
         server: String,

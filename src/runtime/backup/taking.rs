@@ -2,6 +2,7 @@
 
 use super::BackupError;
 use super::accounts::{Accounts, accounts};
+use super::counting::{Counting, Ground, Held, LEAST_EXTRA};
 use super::lanes::{Lacking, Lanes, Sending};
 use super::pace::Pace;
 use super::packing::packing;
@@ -16,6 +17,7 @@ use super::tool::{Reach, Tool};
 use crate::clock::{Clock, WallTime};
 use crate::config::backups::Backups;
 use crate::config::{Account, ClusterConfig};
+use crate::decision::backup::counts::Counts;
 use crate::decision::backup::manifest::{FORMAT, Manifest, Method};
 use crate::decision::backup::names::{self, BackupId};
 use crate::decision::cluster::Unknown;
@@ -67,6 +69,7 @@ pub struct Taken {
 struct Asked {
     conn: Conn,
     schemas: Vec<String>,
+    lower_case_table_names: u8,
     accounts: Accounts,
     tool: String,
     /// About how many bytes there will be.
@@ -78,6 +81,7 @@ struct Filled {
     plain_bytes: u64,
     accounts_at: u64,
     position: Gtids,
+    tables: Option<Counts>,
 }
 
 impl Order<'_> {
@@ -220,6 +224,7 @@ fn describe(
         begun,
         ended: order.clock.now().wall,
         schemas: asked.schemas,
+        lower_case_table_names: asked.lower_case_table_names,
         accounts_left_out: asked.accounts.left_out,
         plain_bytes: filled.plain_bytes,
         accounts_at: filled.accounts_at,
@@ -228,6 +233,7 @@ fn describe(
         bytes: stored.bytes,
         sha256: stored.sha256,
         parts: stored.parts,
+        tables: filled.tables,
         unknown: Unknown::new(),
     }
 }
@@ -250,10 +256,13 @@ async fn ask(order: &Order<'_>) -> Result<Asked, BackupError> {
     let question = "SELECT CAST(SUM(DATA_LENGTH) AS UNSIGNED) FROM information_schema.TABLES \
                     WHERE TABLE_TYPE = 'BASE TABLE'";
     let size: Option<Option<u64>> = conn.query_first(question).await.map_err(refused)?;
+    let question = "SELECT @@global.lower_case_table_names";
+    let lower_case_table_names = conn.query_first(question).await.map_err(refused)?;
+    let lower_case_table_names = lower_case_table_names.unwrap_or_default();
     let accounts = accounts(&mut conn, order.source.status.flavor, server).await?;
     let tool = order.reach().version().await?;
     let size = size.flatten().unwrap_or_default();
-    Ok(Asked { conn, schemas, accounts, tool, size })
+    Ok(Asked { conn, schemas, lower_case_table_names, accounts, tool, size })
 }
 
 async fn run(
@@ -286,6 +295,8 @@ async fn fill(
     let flavor = order.source.status.flavor;
     let packed = packing(into, &order.backups.encrypt_to, order.backups.compression).await;
     let mut packed = packed.map_err(BackupError::io("packing"))?;
+    let mut counting = begin_counting(order, asked).await;
+    let begun = order.clock.now().moment;
     let mut tool = Tool::start(order.reach().dump(&asked.schemas))?;
     let mut output = tool.output()?;
     let head = preamble(order);
@@ -299,6 +310,8 @@ async fn fill(
             break;
         };
         if plain_bytes == head.len() as u64 {
+            // The lock is given back before anything else.
+            counting = counting.snapshot_taken().await;
             same_accounts(order, asked).await?;
         }
         ends.take(part);
@@ -313,6 +326,8 @@ async fn fill(
     }
     let position = ends.position(flavor);
     let position = position.ok_or_else(|| incomplete("its output does not name its position"))?;
+    let took = order.clock.now().moment.since(begun);
+    let named = position.clone();
     // MariaDB's dump names what is in the binary log. That of a server which was rebuilt is empty at first,
     // and a domain that it does not name has not moved since.
     let before = order.source.status.replicated.iter();
@@ -321,7 +336,53 @@ async fn fill(
     packed.write_all(script.as_bytes()).await.map_err(BackupError::io("packing"))?;
     packed.shutdown().await.map_err(BackupError::io("packing"))?;
     plain_bytes += script.len() as u64;
-    Ok(Filled { plain_bytes, accounts_at, position })
+    let tables = counting.ended(took.max(LEAST_EXTRA), &named).await;
+    Ok(Filled { plain_bytes, accounts_at, position, tables })
+}
+
+/// How far the counting of tables is; it never fails a backup.
+enum Counted {
+    /// Nobody wants it.
+    Unwanted,
+    /// There is a lock, and a snapshot.
+    Held(Held),
+    /// Tables are counted.
+    Counting(Counting),
+    /// It cannot be done.
+    Failed(String),
+}
+
+async fn begin_counting(order: &Order<'_>, asked: &Asked) -> Counted {
+    if !order.backups.checksums {
+        return Counted::Unwanted;
+    }
+    let ground = Ground {
+        address: order.source.server.address.clone(),
+        account: order.account().clone(),
+        flavor: order.source.status.flavor,
+        schemas: asked.schemas.clone(),
+    };
+    Held::take(ground).await.map_or_else(Counted::Failed, Counted::Held)
+}
+
+impl Counted {
+    async fn snapshot_taken(self) -> Counted {
+        match self {
+            Counted::Held(held) => {
+                held.count().await.map_or_else(Counted::Failed, Counted::Counting)
+            }
+            other => other,
+        }
+    }
+
+    async fn ended(self, limit: Duration, position: &Gtids) -> Option<Counts> {
+        match self {
+            Counted::Unwanted => None,
+            Counted::Held(_) => Some(Counts::missing("the dump was empty")),
+            Counted::Counting(counting) => Some(counting.end(limit, position).await),
+            Counted::Failed(why) => Some(Counts::missing(why)),
+        }
+    }
 }
 
 /// What the dump begins with: nothing of it may enter the binary log of the server it is loaded into.
