@@ -3,6 +3,7 @@
 use super::Failed;
 use super::args::{BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
+use super::{archive, recovery};
 use crate::clock::{Clock, Moment};
 use crate::config::backups::Backups;
 use crate::config::secret::Secret;
@@ -44,7 +45,13 @@ pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> R
         BackupOrder::Verify { named, identity } => {
             verify(global, config, (named, identity.as_deref()), out).await
         }
-        BackupOrder::Restore(restore) => bring_back(global, config, restore, out).await,
+        BackupOrder::Restore(restore) => match recovery::until(&restore.moment)? {
+            Some(until) => recovery::recover(global, config, (restore, until), out).await,
+            None => bring_back(global, config, restore, out).await,
+        },
+        BackupOrder::Archive { cluster, target } => {
+            archive::archive(global, config, (cluster, target.as_deref()), out).await
+        }
     }
 }
 
@@ -127,7 +134,8 @@ async fn list(
         for declared in &backups.targets {
             if target.is_none_or(|wanted| wanted == declared.name) {
                 let target = open(backups, Some(&declared.name))?;
-                catalogs.push(backup::catalog(&target, &cluster.spec.name).await?);
+                let catalog = backup::catalog(&target, &cluster.spec.name).await?;
+                catalogs.push(archive::with_recovery(&target, catalog).await?);
             }
         }
     }
@@ -137,7 +145,8 @@ async fn list(
     if catalogs.is_empty() {
         return Ok(out.text("no backups are configured\n")?);
     }
-    let texts: Vec<String> = catalogs.iter().map(|it| listed(it, out.width)).collect();
+    let text = |it: &archive::Listed| listed(&it.catalog, out.width) + &it.described();
+    let texts: Vec<String> = catalogs.iter().map(text).collect();
     Ok(out.text(&texts.join("\n"))?)
 }
 
@@ -225,7 +234,7 @@ async fn bring_back(
     Ok(out.text(&text)?)
 }
 
-fn configured<'a>(
+pub(super) fn configured<'a>(
     config: &'a Config,
     name: &str,
 ) -> Result<(&'a ClusterConfig, &'a Backups), Failed> {
@@ -241,7 +250,7 @@ fn configured<'a>(
     Ok((cluster, backups))
 }
 
-fn open(backups: &Backups, name: Option<&str>) -> Result<Target, Failed> {
+pub(super) fn open(backups: &Backups, name: Option<&str>) -> Result<Target, Failed> {
     let fits = |target: &&crate::config::backups::Target| name.is_none_or(|it| it == target.name);
     let Some(declared) = backups.targets.iter().find(fits) else {
         let known: Vec<&str> = backups.targets.iter().map(|it| it.name.as_str()).collect();
@@ -272,13 +281,13 @@ async fn found(config: &Config, named: &BackupNamed) -> Result<(Target, Manifest
     Ok((target, manifest))
 }
 
-fn identities(file: Option<&Path>) -> Result<Identities, Failed> {
+pub(super) fn identities(file: Option<&Path>) -> Result<Identities, Failed> {
     let read = file.map(Identities::read).transpose();
     Ok(read.map_err(BackupError::from)?.unwrap_or_default())
 }
 
 /// The server to restore into, if there is to be one.
-fn destination<'a>(
+pub(super) fn destination<'a>(
     restore: &BackupRestore,
     backups: &'a Backups,
 ) -> Result<Option<Destination<'a>>, Failed> {
@@ -299,7 +308,7 @@ fn destination<'a>(
 }
 
 /// Ends when somebody wants this process to end.
-fn stopped() -> Result<impl Future<Output = ()>, Failed> {
+pub(super) fn stopped() -> Result<impl Future<Output = ()>, Failed> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
@@ -311,13 +320,13 @@ fn stopped() -> Result<impl Future<Output = ()>, Failed> {
 }
 
 /// One line on the terminal that says how far it is.
-struct Shown {
-    progress: watch::Sender<Progress>,
+pub(super) struct Shown {
+    pub(super) progress: watch::Sender<Progress>,
     screen: Option<JoinHandle<()>>,
 }
 
 impl Shown {
-    fn begin(global: &Global, word: &'static str) -> Shown {
+    pub(super) fn begin(global: &Global, word: &'static str) -> Shown {
         let progress = watch::Sender::new(Progress::default());
         let wanted = io::stderr().is_terminal() && !global.json;
         let seen = progress.subscribe();
@@ -325,7 +334,7 @@ impl Shown {
         Shown { progress, screen }
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         if let Some(screen) = self.screen {
             screen.abort();
             let _ = screen.await;
@@ -435,7 +444,7 @@ fn left_out(manifest: &Manifest) -> String {
 }
 
 /// Bytes for people.
-fn amount(bytes: u64) -> String {
+pub(super) fn amount(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] =
         [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
@@ -444,7 +453,7 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-fn json_of(value: &impl Serialize, out: &mut Output) -> Result<(), Failed> {
+pub(super) fn json_of(value: &impl Serialize, out: &mut Output) -> Result<(), Failed> {
     let text = serde_json::to_vec_pretty(value)
         .map_err(|error| Failed::Internal(format!("failed to write JSON: {error}")))?;
     Ok(out.raw(&text)?)

@@ -1,6 +1,7 @@
 //! The command line: a client of the API, and the starter of nodes.
 
 pub mod acting;
+pub mod archive;
 pub mod args;
 pub mod backup;
 pub mod explanation;
@@ -11,6 +12,7 @@ pub mod output;
 pub mod procedure;
 pub mod reach;
 pub mod reading;
+pub mod recovery;
 pub mod tables;
 
 use args::{Cli, Command};

@@ -55,6 +55,7 @@ pub const BACKUPS: Shape = shape(
         "compression",
         "part_size",
         "account",
+        "binlogs",
         "tools",
         "give_up_after",
         "spool",
@@ -84,8 +85,13 @@ pub const S3: Shape = shape(
 pub const OBJECT_LOCK: Shape = shape("object_lock", &["mode", "days"]);
 /// `spool`.
 pub const SPOOL: Shape = shape("spool", &["folder", "limit"]);
+/// `binlogs`.
+pub const BINLOGS: Shape = shape("binlogs", &["segment_size", "segment_age"]);
 /// `tools`.
-pub const TOOLS: Shape = shape("tools", &["mysqldump", "mysql", "mariadb_dump", "mariadb"]);
+pub const TOOLS: Shape = shape(
+    "tools",
+    &["mysqldump", "mysql", "mysqlbinlog", "mariadb_dump", "mariadb", "mariadb_binlog"],
+);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",
@@ -102,7 +108,7 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 17] = [
+pub const ALL: [Shape; 18] = [
     FILE,
     WATCHER,
     SECURITY,
@@ -118,6 +124,7 @@ pub const ALL: [Shape; 17] = [
     S3,
     OBJECT_LOCK,
     SPOOL,
+    BINLOGS,
     TOOLS,
     TIMING,
 ];

@@ -1,6 +1,7 @@
 //! Backups, as far as they are decisions and plain data: when one is due, which server it reads from,
 //! what became of each run, which of them stay, what a manifest says and how objects are called.
 
+pub mod archive;
 pub mod catalog;
 pub mod choice;
 pub mod duty;

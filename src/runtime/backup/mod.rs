@@ -4,6 +4,7 @@
 //! its manifest was written, which happens last.
 
 mod accounts;
+pub mod archive;
 mod fetching;
 mod folder;
 mod keys;
@@ -33,6 +34,7 @@ pub use source::{Source, choose, named};
 pub use taking::{Order, Taken, take};
 pub use target::{Target, TargetError};
 
+use crate::decision::backup::archive::recovery::NoWay;
 use crate::decision::backup::manifest::ManifestError;
 use crate::decision::backup::source::NoSource;
 use crate::decision::topology::ServerName;
@@ -99,6 +101,9 @@ pub enum BackupError {
         /// Where and how.
         what: String,
     },
+    /// A moment cannot be reached.
+    #[error("{0}")]
+    NoWay(#[from] NoWay),
     /// It cannot be decrypted.
     #[error("{0}")]
     Identity(#[from] IdentityError),

@@ -109,18 +109,28 @@ pub async fn into_server(
     })
 }
 
-async fn session(destination: &Destination<'_>, server: &ServerName) -> Result<Conn, BackupError> {
+pub(super) async fn session(
+    destination: &Destination<'_>,
+    server: &ServerName,
+) -> Result<Conn, BackupError> {
     let (address, account) = (&destination.address, &destination.account);
     connect(address, account, CONNECT_LIMIT, &Distance::default())
         .await
         .map_err(|error| BackupError::Connect { server: server.to_string(), error })
 }
 
-async fn ask(conn: &mut Conn, server: &ServerName, statement: &str) -> Result<(), BackupError> {
+pub(super) async fn ask(
+    conn: &mut Conn,
+    server: &ServerName,
+    statement: &str,
+) -> Result<(), BackupError> {
     conn.query_drop(statement).await.map_err(|error| BackupError::server(server, error))
 }
 
-async fn look(destination: &Destination<'_>, server: &ServerName) -> Result<Status, BackupError> {
+pub(super) async fn look(
+    destination: &Destination<'_>,
+    server: &ServerName,
+) -> Result<Status, BackupError> {
     let spec = ServerSpec::new(server.clone(), destination.address.clone(), "new".into());
     let mut prober = Prober::new(&spec, destination.account.clone(), Timing::default());
     let mut sight = prober.probe().await;
