@@ -21,6 +21,8 @@ macro_rules! both {
     )*};
 }
 
+mod archiver;
+mod binlogs;
 mod bucket;
 mod damage;
 mod failing;

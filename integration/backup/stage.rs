@@ -121,11 +121,11 @@ impl Stage {
     pub fn configure_s3(&self, s3: &str, backups: &str, dump: &Path) {
         let (db1, db2) = (self.primary.address(), self.replica.address());
         let endpoint = self.bucket.endpoint();
-        let (client, dump_name) = match self.flavor {
-            Mysql => ("mysql", "mysqldump"),
-            Mariadb => ("mariadb", "mariadb_dump"),
+        let (client, dump_name, decoder, decoder_name) = match self.flavor {
+            Mysql => ("mysql", "mysqldump", "mysqlbinlog", "mysqlbinlog"),
+            Mariadb => ("mariadb", "mariadb_dump", "mariadb-binlog", "mariadb_binlog"),
         };
-        let client_path = self.programs.join(client);
+        let (client_path, decoder_path) = (self.programs.join(client), self.programs.join(decoder));
         let text = format!(
             "watchers:
   - {{ id: one, data_center: here, peer: 127.0.0.1:7401, api: 127.0.0.1:7400 }}
@@ -145,12 +145,13 @@ clusters:
       account: {{ user: backup, password_file: backup }}
       part_size: 5MiB
       compression: 1
-      tools: {{ {dump_name}: {}, {client}: {} }}
+      tools: {{ {dump_name}: {}, {client}: {}, {decoder_name}: {} }}
 {backups}",
             MONITOR.user,
             REPLICATION.user,
             dump.display(),
             client_path.display(),
+            decoder_path.display(),
         );
         std::fs::write(self.file("regent.yaml"), text).unwrap();
     }

@@ -345,8 +345,16 @@ pub enum BackupOrder {
         #[arg(long, value_name = "FILE")]
         identity: Option<PathBuf>,
     },
-    /// Bring a backup back, into a new server or a file
+    /// Bring a backup back, into a new server or a file; up to a moment, with what was archived
     Restore(BackupRestore),
+    /// Archive the binary log, until Ctrl-C, so that any moment can be restored
+    Archive {
+        /// The cluster
+        cluster: String,
+        /// Where to; the first target when absent
+        #[arg(long, value_name = "NAME")]
+        target: Option<String>,
+    },
 }
 
 /// `regent backup now`.
@@ -403,11 +411,31 @@ pub struct BackupRestore {
     #[arg(long, value_name = "SERVER", requires = "into")]
     pub overwrite: Option<String>,
     /// Let the server follow the cluster's primary afterwards
-    #[arg(long, requires = "into")]
+    #[arg(long, requires = "into", conflicts_with_all = ["to_time", "to_gtid", "before_gtid"])]
     pub follow: bool,
     /// Only look whether the server could take it, and say what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// Up to which moment
+    #[command(flatten)]
+    pub moment: RestoreMoment,
+}
+
+/// Where `regent backup restore` goes on to after the backup.
+#[derive(Debug, Args)]
+pub struct RestoreMoment {
+    /// Then carry out what was committed up to this moment, such as 2026-11-22T19:15:00+01:00, or latest
+    #[arg(long, value_name = "TIME", requires = "into", conflicts_with_all = ["to_gtid", "before_gtid"])]
+    pub to_time: Option<String>,
+    /// Then carry out what was committed up to this transaction, and it too
+    #[arg(long, value_name = "GTID", requires = "into", conflicts_with = "before_gtid")]
+    pub to_gtid: Option<String>,
+    /// Then carry out what was committed before this transaction
+    #[arg(long, value_name = "GTID", requires = "into")]
+    pub before_gtid: Option<String>,
+    /// The server holds the backup already, and perhaps some of what follows: only go on
+    #[arg(long, requires = "into")]
+    pub resume: bool,
 }
 
 /// `regent demo`.

@@ -3,7 +3,7 @@
 use super::Failed;
 use super::args::{BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
-use super::{proof, restoring};
+use super::{archive, proof, recovery, restoring};
 use crate::clock::{Clock, Moment};
 use crate::config::backups::Backups;
 use crate::config::secret::Secret;
@@ -47,7 +47,13 @@ pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> R
             let how = if *restore { How::Restored } else { How::Read };
             proof::verify(global, config, (named, how, identity.as_deref()), out).await
         }
-        BackupOrder::Restore(restore) => bring_back(global, config, restore, out).await,
+        BackupOrder::Restore(restore) => match recovery::until(&restore.moment)? {
+            Some(until) => recovery::recover(global, config, (restore, until), out).await,
+            None => bring_back(global, config, restore, out).await,
+        },
+        BackupOrder::Archive { cluster, target } => {
+            archive::archive(global, config, (cluster, target.as_deref()), out).await
+        }
     }
 }
 
@@ -132,7 +138,8 @@ async fn list(
         for declared in &backups.targets {
             if target.is_none_or(|wanted| wanted == declared.name) {
                 let target = open(backups, Some(&declared.name))?;
-                catalogs.push(backup::catalog(&target, &cluster.spec.name).await?);
+                let catalog = backup::catalog(&target, &cluster.spec.name).await?;
+                catalogs.push(archive::with_recovery(&target, catalog).await?);
             }
         }
     }
@@ -142,7 +149,8 @@ async fn list(
     if catalogs.is_empty() {
         return Ok(out.text("no backups are configured\n")?);
     }
-    let texts: Vec<String> = catalogs.iter().map(|it| listed(it, out.width)).collect();
+    let text = |it: &archive::Listed| listed(&it.catalog, out.width) + &it.described();
+    let texts: Vec<String> = catalogs.iter().map(text).collect();
     Ok(out.text(&texts.join("\n"))?)
 }
 
@@ -232,7 +240,7 @@ pub(super) fn configured<'a>(
     Ok((cluster, backups))
 }
 
-fn open(backups: &Backups, name: Option<&str>) -> Result<Target, Failed> {
+pub(super) fn open(backups: &Backups, name: Option<&str>) -> Result<Target, Failed> {
     let fits = |target: &&crate::config::backups::Target| name.is_none_or(|it| it == target.name);
     let Some(declared) = backups.targets.iter().find(fits) else {
         let known: Vec<&str> = backups.targets.iter().map(|it| it.name.as_str()).collect();
@@ -272,7 +280,7 @@ pub(super) fn identities(file: Option<&Path>) -> Result<Identities, Failed> {
 }
 
 /// The server to restore into, if there is to be one.
-fn destination<'a>(
+pub(super) fn destination<'a>(
     restore: &BackupRestore,
     backups: &'a Backups,
 ) -> Result<Option<Destination<'a>>, Failed> {

@@ -1,6 +1,7 @@
 //! The command line: a client of the API, and the starter of nodes.
 
 pub mod acting;
+pub mod archive;
 pub mod args;
 pub mod backup;
 pub mod explanation;
@@ -12,6 +13,7 @@ pub mod procedure;
 pub mod proof;
 pub mod reach;
 pub mod reading;
+pub mod recovery;
 pub mod restoring;
 pub mod tables;
 

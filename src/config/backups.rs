@@ -1,5 +1,6 @@
 //! Reads `backups`: where they go, what protects them, and the programs that make them.
 
+use super::binlogs::{Binlogs, binlogs};
 use super::credentials::{account, secret};
 use super::fields::{BACKUPS, S3, TARGET, TOOLS};
 use super::proofs::{Verify, checksums, verify};
@@ -32,6 +33,8 @@ pub struct Backups {
     pub part_size: u64,
     /// The account that reads the data; the monitor's where there is none.
     pub account: Option<Account>,
+    /// How the binary log is archived.
+    pub binlogs: Binlogs,
     /// The programs.
     pub tools: Tools,
     /// What is done while a target does not take what it is sent.
@@ -101,8 +104,12 @@ pub struct Tools {
     pub mysql: Option<PathBuf>,
     /// MariaDB's `mariadb-dump`.
     pub mariadb_dump: Option<PathBuf>,
+    /// MySQL's `mysqlbinlog`.
+    pub mysqlbinlog: Option<PathBuf>,
     /// MariaDB's `mariadb`.
     pub mariadb: Option<PathBuf>,
+    /// MariaDB's `mariadb-binlog`.
+    pub mariadb_binlog: Option<PathBuf>,
 }
 
 /// Reads how a cluster is backed up; an empty list, as in former versions, says that it is not.
@@ -131,6 +138,7 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
         true => Some(account(reading, &section, "account")?),
         false => None,
     };
+    let binlogs = binlogs(reading, &section);
     let tools = tools(reading, &section);
     let compression = i32::try_from(compression).unwrap_or_default();
     let storing = storing(reading, &section);
@@ -141,6 +149,7 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
         compression,
         part_size,
         account,
+        binlogs,
         tools,
         storing,
         checksums,
@@ -290,8 +299,10 @@ fn tools(reading: &mut Reading<'_>, section: &Section<'_>) -> Tools {
     Tools {
         mysqldump: path("mysqldump"),
         mysql: path("mysql"),
+        mysqlbinlog: path("mysqlbinlog"),
         mariadb_dump: path("mariadb_dump"),
         mariadb: path("mariadb"),
+        mariadb_binlog: path("mariadb_binlog"),
     }
 }
 

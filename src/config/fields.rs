@@ -55,6 +55,7 @@ pub const BACKUPS: Shape = shape(
         "compression",
         "part_size",
         "account",
+        "binlogs",
         "tools",
         "give_up_after",
         "spool",
@@ -86,8 +87,13 @@ pub const S3: Shape = shape(
 pub const OBJECT_LOCK: Shape = shape("object_lock", &["mode", "days"]);
 /// `spool`.
 pub const SPOOL: Shape = shape("spool", &["folder", "limit"]);
+/// `binlogs`.
+pub const BINLOGS: Shape = shape("binlogs", &["segment_size", "segment_age"]);
 /// `tools`.
-pub const TOOLS: Shape = shape("tools", &["mysqldump", "mysql", "mariadb_dump", "mariadb"]);
+pub const TOOLS: Shape = shape(
+    "tools",
+    &["mysqldump", "mysql", "mysqlbinlog", "mariadb_dump", "mariadb", "mariadb_binlog"],
+);
 /// `verify`.
 pub const VERIFY: Shape =
     shape("verify", &["server", "directory", "every", "cron", "time_zone", "alert_after"]);
@@ -107,7 +113,7 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 18] = [
+pub const ALL: [Shape; 19] = [
     FILE,
     WATCHER,
     SECURITY,
@@ -123,6 +129,7 @@ pub const ALL: [Shape; 18] = [
     S3,
     OBJECT_LOCK,
     SPOOL,
+    BINLOGS,
     TOOLS,
     VERIFY,
     TIMING,

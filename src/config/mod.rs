@@ -1,6 +1,7 @@
 //! The configuration file: read whole, checked whole, every mistake named with its place.
 
 pub mod backups;
+pub mod binlogs;
 mod clusters;
 mod credentials;
 pub mod fields;

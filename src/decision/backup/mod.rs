@@ -2,6 +2,7 @@
 //! what became of each run, which of them stay, what a manifest says, what proves its worth and how objects
 //! are called.
 
+pub mod archive;
 pub mod catalog;
 pub mod choice;
 pub mod counts;

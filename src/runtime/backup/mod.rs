@@ -4,6 +4,7 @@
 //! its manifest was written, which happens last.
 
 mod accounts;
+pub mod archive;
 mod clearing;
 mod counting;
 mod fetching;
@@ -40,6 +41,7 @@ pub use source::{Source, choose, named};
 pub use taking::{Order, Taken, take};
 pub use target::{Target, TargetError};
 
+use crate::decision::backup::archive::recovery::NoWay;
 use crate::decision::backup::manifest::ManifestError;
 use crate::decision::backup::proof::ProofError;
 use crate::decision::backup::source::NoSource;
@@ -137,6 +139,9 @@ pub enum BackupError {
         /// Where and how.
         what: String,
     },
+    /// A moment cannot be reached.
+    #[error("{0}")]
+    NoWay(#[from] NoWay),
     /// It cannot be decrypted.
     #[error("{0}")]
     Identity(#[from] IdentityError),

@@ -212,7 +212,11 @@ pub(super) async fn session(
         .map_err(|error| BackupError::Connect { server: server.to_string(), error })
 }
 
-async fn ask(conn: &mut Conn, server: &ServerName, statement: &str) -> Result<(), BackupError> {
+pub(super) async fn ask(
+    conn: &mut Conn,
+    server: &ServerName,
+    statement: &str,
+) -> Result<(), BackupError> {
     conn.query_drop(statement).await.map_err(|error| BackupError::server(server, error))
 }
 

@@ -55,7 +55,7 @@ pub async fn choose(cluster: &ClusterConfig, timing: Timing) -> Result<Source, B
     }
 }
 
-async fn look(cluster: &ClusterConfig, timing: Timing, server: &ServerSpec) -> Sight {
+pub(super) async fn look(cluster: &ClusterConfig, timing: Timing, server: &ServerSpec) -> Sight {
     let account = cluster.credentials.monitor.clone();
     let mut prober = Prober::new(server, account, timing);
     let mut sight = prober.probe().await;

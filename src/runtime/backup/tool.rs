@@ -84,6 +84,29 @@ impl Reach<'_> {
         loading(self.program(name, declared))
     }
 
+    /// Turns a binary log into statements.
+    pub(super) fn decode(&self) -> Command {
+        let (name, declared) = match self.flavor {
+            Flavor::MySql => ("mysqlbinlog", &self.tools.mysqlbinlog),
+            Flavor::MariaDb => ("mariadb-binlog", &self.tools.mariadb_binlog),
+        };
+        let found = || Programs::from_environment().find(name);
+        let mut command = Command::new(declared.clone().unwrap_or_else(found));
+        command.args(["--no-defaults", "--verify-binlog-checksum", "-"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// Carries out a binary log's statements from there, and writes them to the server's own.
+    pub(super) fn carry_out(&self, statements: Stdio) -> Command {
+        let (name, declared) = client(self.flavor, self.tools);
+        let mut command = self.program(name, declared);
+        command.args(["--batch", "--binary-mode", "--skip-reconnect"]);
+        command.stdin(statements).stdout(Stdio::null());
+        command
+    }
+
     /// A program on its way to the server.
     fn program(&self, name: &str, declared: &Option<PathBuf>) -> Command {
         let mut command = bare(name, declared);
