@@ -9,12 +9,13 @@ use crate::decision::cluster::Unknown;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::ClusterName;
 use crate::runtime::backup::BackupError;
+use crate::runtime::backup::pace::Pace;
 use crate::runtime::backup::packing::packing;
-use crate::runtime::backup::storing::{Sending, Stored, StoringError, store};
-use crate::runtime::backup::target::{Target, TargetError, Upload};
+use crate::runtime::backup::storing::{Stored, StoringError, cut};
+use crate::runtime::backup::target::{Piece, Target, TargetError, Upload};
 use bytes::Bytes;
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
 
 /// What is between packing and storing.
 const PIPE: usize = 256 << 10;
@@ -42,19 +43,24 @@ impl Place<'_> {
         let name =
             SegmentName { number, first: spool.first, last: spool.last, begins: spool.head.begins };
         let object = names::data(self.cluster, &name, !self.backups.encrypt_to.is_empty());
-        self.target.sweep(&names::data_of(self.cluster), self.clock.now().wall).await;
+        let swept = self.target.sweep(&names::data_of(self.cluster), self.clock.now().wall).await;
+        if let Err(error) = swept {
+            tracing::debug!(%error, "what former uploads left could not be looked for");
+        }
         let begun = self.target.begin(&object).await;
-        let upload = Arc::new(begun.map_err(|error| self.failed(error))?);
-        let mut sending = Sending::new();
-        let stored = match self.send(spool, (&upload, &mut sending)).await {
+        let upload = begun.map_err(|error| self.failed(error))?;
+        let stored = match self.send(spool, &upload).await {
             Ok(stored) => stored,
             Err(error) => {
-                sending.shutdown().await;
                 abort(&upload, &object).await;
                 return Err(error);
             }
         };
-        if let Err(error) = upload.finish(stored.bytes).await {
+        let mut finished = upload.finish().await;
+        if finished.is_ok() {
+            finished = self.target.holds(&object, stored.bytes).await;
+        }
+        if let Err(error) = finished {
             // It may have been finished all the same.
             abort(&upload, &object).await;
             self.remove(&object).await;
@@ -75,21 +81,24 @@ impl Place<'_> {
         Ok(segment)
     }
 
-    async fn send(
-        &self,
-        spool: &mut Spool,
-        storing: (&Arc<Upload>, &mut Sending),
-    ) -> Result<Stored, BackupError> {
+    async fn send(&self, spool: &mut Spool, upload: &Upload) -> Result<Stored, BackupError> {
         let (into, from) = tokio::io::duplex(PIPE);
-        let storing = async {
-            let stored = store(from, storing, self.backups.part_size, |_| {}).await;
-            stored.map_err(|error| match error {
-                StoringError::Target(error) => self.failed(error),
+        let (sender, mut pieces) = mpsc::channel::<Piece>(1);
+        let pace = Pace::new(self.clock, self.backups.storing.rate_limit);
+        let cutting = async move {
+            let cut = cut(from, &[sender], self.backups.part_size, pace).await;
+            cut.map_err(|error| match error {
                 StoringError::Stream(error) => BackupError::io("packing")(error),
                 other => BackupError::Unknown(other.to_string()),
             })
         };
-        let ((), stored) = tokio::try_join!(self.pack(spool, into), storing)?;
+        let sending = async {
+            while let Some(piece) = pieces.recv().await {
+                upload.part(&piece).await.map_err(|error| self.failed(error))?;
+            }
+            Ok(())
+        };
+        let ((), stored, ()) = tokio::try_join!(self.pack(spool, into), cutting, sending)?;
         Ok(stored)
     }
 
