@@ -41,6 +41,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Between two attempts to find a source, or to store a segment, at first and at the most.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long it is tried to store the last segment.
+const LAST_ATTEMPT: Duration = Duration::from_secs(30);
 
 /// What to archive, and where to.
 #[derive(Clone, Copy, Debug)]
@@ -412,7 +414,14 @@ impl<'a> Archiver<'a> {
                 return Ok(());
             };
             alone(&self.place, self.number).await?;
-            match self.place.store(self.number, spool).await {
+            let stored = tokio::select! {
+                stored = self.place.store(self.number, spool) => stored,
+                () = patience(token) => Err(BackupError::Unknown(format!(
+                    "{} did not take the last segment; what it has is still in the servers' logs",
+                    self.place.target.name
+                ))),
+            };
+            match stored {
                 Ok(stored) => {
                     let failed = BackupError::io("the segment's file");
                     let from = stored.to.clone();
@@ -441,6 +450,12 @@ impl<'a> Archiver<'a> {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Ends a while after somebody asked to stop: a target that fails for hours must not keep them.
+async fn patience(token: &CancellationToken) {
+    token.cancelled().await;
+    tokio::time::sleep(LAST_ATTEMPT).await;
 }
 
 /// Whether nobody else stores segments here. One that cannot be looked for is met when it is stored.

@@ -12,7 +12,7 @@ use crate::runtime::backup::BackupError;
 use crate::runtime::backup::pace::Pace;
 use crate::runtime::backup::packing::packing;
 use crate::runtime::backup::storing::{Stored, StoringError, cut};
-use crate::runtime::backup::target::{Target, TargetError, Upload};
+use crate::runtime::backup::target::{Piece, Target, TargetError, Upload};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
@@ -43,11 +43,12 @@ impl Place<'_> {
         let name =
             SegmentName { number, first: spool.first, last: spool.last, begins: spool.head.begins };
         let object = names::data(self.cluster, &name, !self.backups.encrypt_to.is_empty());
-        let folder = names::data_of(self.cluster);
-        if let Err(error) = self.target.sweep(&folder, self.clock.now().wall).await {
-            tracing::debug!(folder, %error, "what dead processes left could not be looked for");
+        let swept = self.target.sweep(&names::data_of(self.cluster), self.clock.now().wall).await;
+        if let Err(error) = swept {
+            tracing::debug!(%error, "what former uploads left could not be looked for");
         }
-        let upload = self.target.begin(&object).await.map_err(|error| self.failed(error))?;
+        let begun = self.target.begin(&object).await;
+        let upload = begun.map_err(|error| self.failed(error))?;
         let stored = match self.send(spool, &upload).await {
             Ok(stored) => stored,
             Err(error) => {
@@ -55,7 +56,11 @@ impl Place<'_> {
                 return Err(error);
             }
         };
-        if let Err(error) = upload.finish().await {
+        let mut finished = upload.finish().await;
+        if finished.is_ok() {
+            finished = self.target.holds(&object, stored.bytes).await;
+        }
+        if let Err(error) = finished {
             // It may have been finished all the same.
             abort(&upload, &object).await;
             self.remove(&object).await;
@@ -76,14 +81,13 @@ impl Place<'_> {
         Ok(segment)
     }
 
-    /// Packs a segment and sends its parts one by one: it is small.
     async fn send(&self, spool: &mut Spool, upload: &Upload) -> Result<Stored, BackupError> {
         let (into, from) = tokio::io::duplex(PIPE);
-        let (lane, mut pieces) = mpsc::channel(1);
+        let (sender, mut pieces) = mpsc::channel::<Piece>(1);
+        let pace = Pace::new(self.clock, self.backups.storing.rate_limit);
         let cutting = async move {
-            let pace = Pace::new(self.clock, self.backups.storing.rate_limit);
-            let stored = cut(from, &[lane], self.backups.part_size, pace).await;
-            stored.map_err(|error| match error {
+            let cut = cut(from, &[sender], self.backups.part_size, pace).await;
+            cut.map_err(|error| match error {
                 StoringError::Stream(error) => BackupError::io("packing")(error),
                 other => BackupError::Unknown(other.to_string()),
             })
