@@ -74,6 +74,20 @@ async fn a_dump_goes_on_while_s3_is_gone_and_all_of_it_arrives(flavor: DatabaseF
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_begins_while_s3_is_gone() {
+    let Some(mut stage) = Stage::set(Mariadb).await else { return };
+    stage.configure(SPOOL, &stage.halved_dump());
+    stage.bucket.take_away().await;
+    go(&stage);
+    let mut command = stage.command(&["now", "shop", "--json"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the dump ends without S3", || stage.file("dumped").exists()).await;
+    stage.bucket.bring_back().await;
+    let id = end_of(child).await.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(stage.regent(&["verify", "shop", &id]).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_and_silence_are_outlasted() {
     let Some(stage) = Stage::set(Mariadb).await else { return };
     let keys = format!(

@@ -4,7 +4,8 @@ use crate::bucket::{ACCESS_KEY, files_below};
 use crate::stage::{Mariadb, Mysql, Stage};
 use regent::clock::Clock;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A small file system of its own; none where mounting is not allowed.
 struct Small(PathBuf);
@@ -112,4 +113,36 @@ async fn what_is_stored_is_locked_and_paced_as_configured() {
     let moment = |field: &str| manifest[field].as_u64().unwrap();
     let (took, bytes) = (moment("ended") - moment("begun"), moment("bytes"));
     assert!(took >= (bytes - (6 << 20)) * 1000 / (2 << 20), "{bytes} bytes took {took} ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_takes_little_memory_whatever_it_holds() {
+    let Some(stage) = Stage::set(Mariadb).await else { return };
+    let whole = stage.file("whole").display().to_string();
+    // Comments, for the sake of their length.
+    let script = format!(
+        "\"${{dump[@]}}\" > {whole}; head -n 30 {whole}; \
+         head -c 90000000 /dev/urandom | base64 -w 1000 | sed 's/^/-- /'; tail -n +31 {whole}"
+    );
+    stage.configure("", &stage.faulty_dump(&script));
+    let file = stage.file("regent.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("part_size: 5MiB", "part_size: 16MiB")).unwrap();
+    let mut command = stage.command(&["now", "shop", "--all-targets", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    while child.try_wait().unwrap().is_none() {
+        // A process that has just ended has none any more.
+        let seen = std::fs::read_to_string(&status).unwrap_or_default();
+        let peak = seen.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak.and_then(|it| it.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        most = most.max(kilobytes.unwrap_or_default());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let ended = crate::stage::ended(&child.wait_with_output().unwrap());
+    let bytes = ended.json()["bytes"].as_u64().unwrap();
+    assert!(bytes > 90_000_000, "{bytes}");
+    eprintln!("{most} kB for {bytes} bytes");
+    assert!((20_000..150_000).contains(&most), "{most} kB");
 }
