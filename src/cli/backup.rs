@@ -3,7 +3,7 @@
 use super::Failed;
 use super::args::{BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
-use super::{proof, restoring};
+use super::{proof, restoring, retention};
 use crate::clock::{Clock, Moment};
 use crate::config::backups::Backups;
 use crate::config::secret::Secret;
@@ -48,6 +48,8 @@ pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> R
             proof::verify(global, config, (named, how, identity.as_deref()), out).await
         }
         BackupOrder::Restore(restore) => bring_back(global, config, restore, out).await,
+        BackupOrder::Prune(prune) => retention::prune(global, config, prune, out).await,
+        BackupOrder::Hold(hold) => retention::hold(global, config, hold, out).await,
     }
 }
 
@@ -64,7 +66,7 @@ async fn take(
         None => backup::choose(cluster, config.timing).await?,
     };
     let (targets, source) = (targets.as_slice(), &source);
-    let order = Order { cluster, backups, source, targets, clock: Clock::start() };
+    let order = Order { cluster, backups, source, targets, clock: Clock::start(), run: None };
     let shown = Shown::begin(global, "stored");
     let stop = stopped()?;
     let taken = backup::take(&order, &shown.progress, stop).await;
@@ -232,7 +234,7 @@ pub(super) fn configured<'a>(
     Ok((cluster, backups))
 }
 
-fn open(backups: &Backups, name: Option<&str>) -> Result<Target, Failed> {
+pub(super) fn open(backups: &Backups, name: Option<&str>) -> Result<Target, Failed> {
     let fits = |target: &&crate::config::backups::Target| name.is_none_or(|it| it == target.name);
     let Some(declared) = backups.targets.iter().find(fits) else {
         let known: Vec<&str> = backups.targets.iter().map(|it| it.name.as_str()).collect();

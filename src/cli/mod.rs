@@ -13,6 +13,8 @@ pub mod proof;
 pub mod reach;
 pub mod reading;
 pub mod restoring;
+pub mod retention;
+pub mod schedules;
 pub mod tables;
 
 use args::{Cli, Command};

@@ -61,6 +61,8 @@ pub const BACKUPS: Shape = shape(
         "rate_limit",
         "checksums",
         "verify",
+        "schedules",
+        "keep",
     ],
 );
 /// One item of `targets`.
@@ -91,6 +93,24 @@ pub const TOOLS: Shape = shape("tools", &["mysqldump", "mysql", "mariadb_dump", 
 /// `verify`.
 pub const VERIFY: Shape =
     shape("verify", &["server", "directory", "every", "cron", "time_zone", "alert_after"]);
+/// One item of `schedules`.
+pub const SCHEDULE: Shape = shape(
+    "schedule",
+    &[
+        "name",
+        "cron",
+        "time_zone",
+        "jitter",
+        "window",
+        "timeout",
+        "target",
+        "from",
+        "primary",
+        "max_lag",
+    ],
+);
+/// `keep`.
+pub const KEEP: Shape = shape("keep", &["last", "days", "weeks", "months", "time_zone"]);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",
@@ -107,7 +127,7 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 18] = [
+pub const ALL: [Shape; 20] = [
     FILE,
     WATCHER,
     SECURITY,
@@ -125,5 +145,7 @@ pub const ALL: [Shape; 18] = [
     SPOOL,
     TOOLS,
     VERIFY,
+    SCHEDULE,
+    KEEP,
     TIMING,
 ];

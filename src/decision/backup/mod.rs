@@ -5,8 +5,10 @@
 pub mod catalog;
 pub mod choice;
 pub mod counts;
+pub mod declared;
 pub mod duty;
 pub mod leftovers;
+pub mod maker;
 pub mod manifest;
 pub mod names;
 pub mod parts;
@@ -15,4 +17,4 @@ pub mod proving;
 pub mod retention;
 pub mod runs;
 pub mod schedule;
-pub mod source;
+pub mod shown;
