@@ -12,6 +12,10 @@ use regent::demo::servers::{DatabaseFlavor, Installation};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// An attempt that fails is made again a minute later.
+const PAUSED: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn are_made_by_another_watcher_when_one_dies_on_mysql() {
@@ -182,7 +186,8 @@ async fn made(stage: &Stage, slot: &Value) -> Outcome {
         let success = &shop.view["backups"][0]["last_success"];
         success["slot"].as_u64() >= slot.as_u64()
     };
-    stage.until_shop("there is a backup", done).await?;
+    let look = async |stage: &Stage| stage.watchers.shop().await.filter(&done);
+    stage.until("there is a backup", PAUSED, look).await?;
     let configuration = stage.cluster.configuration.display().to_string();
     let list = ["backup", "list", "shop", "--json", "--config", &configuration];
     let listed = stage.regent(&list).await?.json()?;

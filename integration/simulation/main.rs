@@ -63,7 +63,7 @@ fn one_seed_is_one_run() {
 /// A slot falls into the time of the faults, and ends with one backup.
 #[test]
 fn every_slot_gets_one_backup_whatever_dies() {
-    let seeds = std::env::var("REGENT_SEEDS").ok().map_or(60, |seeds| seeds.parse().unwrap());
+    let seeds = std::env::var("REGENT_SEEDS").ok().map_or(25, |seeds| seeds.parse().unwrap());
     let mut tally = tally::Tally::default();
     for seed in 1..=seeds {
         let run = Run::with_backups(seed, false);
