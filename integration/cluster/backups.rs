@@ -1,6 +1,6 @@
 //! Scheduled backups: watchers that die while they make one, and failovers that come meanwhile.
 //!
-//! A schedule comes each minute, and the watchers' clocks are set to shortly before one. The dump program
+//! A schedule comes every ten minutes, and the watchers' clocks are set to shortly before. The dump program
 //! stops in the middle of its output as long as a file is there.
 
 use crate::asking::Shop;
@@ -55,6 +55,7 @@ async fn play(flavor: DatabaseFlavor, scenario: impl AsyncFnOnce(&mut Stage, &Pa
 async fn its_watcher_dies(stage: &mut Stage, place: &Path) -> Outcome {
     begin(stage, place).await?;
     let shop = running(stage, 1).await?;
+    half_way(stage, place).await?;
     let (slot, maker) = (run(&shop)["slot"].clone(), word(&run(&shop)["watcher"])?);
     check(run(&shop)["server"] != shop.view["primary"], || format!("{}", run(&shop)))?;
     stage.cluster.kill_node(&maker);
@@ -72,6 +73,7 @@ async fn its_watcher_dies(stage: &mut Stage, place: &Path) -> Outcome {
 async fn it_makes_way(stage: &mut Stage, place: &Path) -> Outcome {
     begin(stage, place).await?;
     let shop = running(stage, 1).await?;
+    half_way(stage, place).await?;
     let (slot, source) = (run(&shop)["slot"].clone(), word(&run(&shop)["server"])?);
     let said = stage.regent(&["switchover", "shop", "--to", &source, "--yes"]).await?;
     check(said.code == 0, || format!("switchover said {said:?}"))?;
@@ -84,6 +86,7 @@ async fn it_makes_way(stage: &mut Stage, place: &Path) -> Outcome {
     let shop = running(stage, 2).await?;
     check(run(&shop)["slot"] == slot, || format!("another slot than {slot}: {}", run(&shop)))?;
     check(run(&shop)["server"] != source.as_str(), || format!("{source} is read again"))?;
+    half_way(stage, place).await?;
     stage.server(&source).kill9();
     stage.failed_over(&source).await?;
     std::fs::remove_file(place.join("hold"))?;
@@ -92,7 +95,7 @@ async fn it_makes_way(stage: &mut Stage, place: &Path) -> Outcome {
     stage.judge().await
 }
 
-/// Everything runs, and the next minute begins soon.
+/// Everything runs, and the schedule comes soon.
 async fn begin(stage: &mut Stage, place: &Path) -> Outcome {
     fill(stage).await?;
     std::fs::write(place.join("hold"), "")?;
@@ -101,7 +104,7 @@ async fn begin(stage: &mut Stage, place: &Path) -> Outcome {
     let declared = |shop: &Shop| shop.view["backups"][0]["next"].is_u64();
     stage.until_shop("the schedule is known", declared).await?;
     let now = regent::clock::Clock::start().now().wall.0 / 1_000;
-    let ahead = i64::try_from((60 - now % 60 + 57) % 60)?;
+    let ahead = i64::try_from((600 - now % 600 + 597) % 600)?;
     for id in Cluster::WATCHERS {
         set_ahead(stage, place, id, ahead)?;
     }
@@ -135,7 +138,7 @@ fn configure(stage: &Stage, place: &Path) -> Outcome {
       targets: [ {{ name: local, folder: {} }} ]
       account: {{ user: {}, password_file: {} }}
       tools: {{ {field}: {dump} }}
-      schedules: [ {{ name: often, cron: '* * * * *' }} ]
+      schedules: [ {{ name: often, cron: '*/10 * * * *' }} ]
       keep: {{ last: 50 }}
 ",
         folder.display(),
@@ -153,9 +156,10 @@ fn slow(place: &Path, real: &Path) -> Outcome<PathBuf> {
         "#!/bin/bash
 case \"$*\" in *--version*) exec {real} \"$@\" ;; esac
 set -o pipefail
-{real} \"$@\" | {{ head -c 100000; while [ -e {hold} ]; do sleep 0.05; done; cat; }}
+{real} \"$@\" | {{ head -c 100000; touch {begun}; while [ -e {hold} ]; do sleep 0.05; done; cat; }}
 ",
         real = real.display(),
+        begun = place.join("begun").display(),
         hold = place.join("hold").display()
     );
     std::fs::write(&path, text)?;
@@ -170,6 +174,13 @@ async fn running(stage: &Stage, attempt: u64) -> Outcome<Shop> {
         run["state"] == "running" && run["attempt"].as_u64() >= Some(attempt)
     };
     stage.until_shop(&format!("attempt {attempt} of a backup runs"), begun).await
+}
+
+/// Waits until the dump is in the middle of its output.
+async fn half_way(stage: &Stage, place: &Path) -> Outcome {
+    let begun = place.join("begun");
+    let look = async |_: &Stage| std::fs::remove_file(&begun).ok();
+    stage.until("the dump has begun", PATIENCE, look).await
 }
 
 fn run(shop: &Shop) -> &Value {
