@@ -27,6 +27,7 @@ mod bucket;
 mod damage;
 mod failing;
 mod faulty;
+mod keeping;
 mod keys;
 mod leftovers;
 mod outages;

@@ -9,6 +9,7 @@ mod asking;
 mod stage;
 
 mod adoption;
+mod backups;
 mod clocks;
 mod copying;
 mod credentials;

@@ -355,6 +355,37 @@ pub enum BackupOrder {
         #[arg(long, value_name = "NAME")]
         target: Option<String>,
     },
+    /// Remove scheduled backups that nothing asks to keep
+    Prune(BackupPrune),
+    /// Forbid to remove a backup, or allow it again
+    Hold(BackupHold),
+}
+
+/// `regent backup prune`.
+#[derive(Debug, Args)]
+pub struct BackupPrune {
+    /// The cluster
+    pub cluster: String,
+    /// Only at this target
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `regent backup hold`.
+#[derive(Debug, Args)]
+pub struct BackupHold {
+    /// Which
+    #[command(flatten)]
+    pub named: BackupNamed,
+    /// Why; it is kept beside the backup
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// Allow it again
+    #[arg(long, conflicts_with = "reason")]
+    pub off: bool,
 }
 
 /// `regent backup now`.
@@ -362,7 +393,7 @@ pub enum BackupOrder {
 pub struct BackupNow {
     /// The cluster
     pub cluster: String,
-    /// Whose data; the replica that is the least behind when absent
+    /// Whose data; a healthy replica that a failover would not promote first when absent
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,
     /// Where to, several times if wanted; the first target when absent

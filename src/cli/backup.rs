@@ -3,7 +3,7 @@
 use super::Failed;
 use super::args::{BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
-use super::{archive, proof, recovery, restoring};
+use super::{archive, proof, recovery, restoring, retention};
 use crate::clock::{Clock, Moment};
 use crate::config::backups::Backups;
 use crate::config::secret::Secret;
@@ -54,6 +54,8 @@ pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> R
         BackupOrder::Archive { cluster, target } => {
             archive::archive(global, config, (cluster, target.as_deref()), out).await
         }
+        BackupOrder::Prune(prune) => retention::prune(global, config, prune, out).await,
+        BackupOrder::Hold(hold) => retention::hold(global, config, hold, out).await,
     }
 }
 
@@ -70,7 +72,7 @@ async fn take(
         None => backup::choose(cluster, config.timing).await?,
     };
     let (targets, source) = (targets.as_slice(), &source);
-    let order = Order { cluster, backups, source, targets, clock: Clock::start() };
+    let order = Order { cluster, backups, source, targets, clock: Clock::start(), run: None };
     let shown = Shown::begin(global, "stored");
     let stop = stopped()?;
     let taken = backup::take(&order, &shown.progress, stop).await;

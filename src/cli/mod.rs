@@ -15,6 +15,8 @@ pub mod reach;
 pub mod reading;
 pub mod recovery;
 pub mod restoring;
+pub mod retention;
+pub mod schedules;
 pub mod tables;
 
 use args::{Cli, Command};

@@ -5,10 +5,13 @@ use super::credentials::{account, secret};
 use super::fields::{BACKUPS, S3, TARGET, TOOLS};
 use super::proofs::{Verify, checksums, verify};
 use super::reader::{Field, Reading, Section};
+use super::schedules::{Scheduled, keep, schedules};
 use super::secret::Secret;
 use super::storing::{ObjectLock, Storing, object_lock, request_limit, storing};
 use super::tree::Kind;
 use super::{Account, values};
+use crate::decision::backup::retention::Retention;
+use crate::decision::topology::ServerSpec;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,6 +46,10 @@ pub struct Backups {
     pub checksums: bool,
     /// How backups are proven.
     pub verify: Verify,
+    /// When they are taken without anybody asking.
+    pub schedules: Vec<Scheduled>,
+    /// How many of each schedule stay; all when nothing is said.
+    pub keep: Option<Retention>,
 }
 
 /// Where backups go.
@@ -112,8 +119,13 @@ pub struct Tools {
     pub mariadb_binlog: Option<PathBuf>,
 }
 
-/// Reads how a cluster is backed up; an empty list, as in former versions, says that it is not.
-pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Option<Backups> {
+/// Reads how a cluster is backed up; an empty list, as in former versions, says that it is not. Its
+/// servers are those that could be read, when these are all.
+pub(super) fn backups(
+    reading: &mut Reading<'_>,
+    cluster: &Section<'_>,
+    servers: Option<&[ServerSpec]>,
+) -> Option<Backups> {
     let field = reading.optional(cluster, "backups")?;
     if matches!(&field.node.kind, Kind::List(items) if items.is_empty()) {
         return None;
@@ -140,6 +152,13 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
     };
     let binlogs = binlogs(reading, &section);
     let tools = tools(reading, &section);
+    let schedules = schedules(reading, &section, &targets, servers);
+    let keep = keep(reading, &section);
+    if keep.is_none() && !schedules.is_empty() {
+        let what =
+            "scheduled backups are never removed; say how many stay, such as keep: { days: 7 }";
+        reading.warn(section.at, &section.path, what.to_owned());
+    }
     let compression = i32::try_from(compression).unwrap_or_default();
     let storing = storing(reading, &section);
     let (checksums, verify) = (checksums(reading, &section), verify(reading, &section));
@@ -154,6 +173,8 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
         storing,
         checksums,
         verify,
+        schedules,
+        keep,
     })
 }
 

@@ -62,6 +62,8 @@ pub const BACKUPS: Shape = shape(
         "rate_limit",
         "checksums",
         "verify",
+        "schedules",
+        "keep",
     ],
 );
 /// One item of `targets`.
@@ -97,6 +99,24 @@ pub const TOOLS: Shape = shape(
 /// `verify`.
 pub const VERIFY: Shape =
     shape("verify", &["server", "directory", "every", "cron", "time_zone", "alert_after"]);
+/// One item of `schedules`.
+pub const SCHEDULE: Shape = shape(
+    "schedule",
+    &[
+        "name",
+        "cron",
+        "time_zone",
+        "jitter",
+        "window",
+        "timeout",
+        "target",
+        "from",
+        "primary",
+        "max_lag",
+    ],
+);
+/// `keep`.
+pub const KEEP: Shape = shape("keep", &["last", "days", "weeks", "months", "time_zone"]);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",
@@ -113,7 +133,7 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 19] = [
+pub const ALL: [Shape; 21] = [
     FILE,
     WATCHER,
     SECURITY,
@@ -132,5 +152,7 @@ pub const ALL: [Shape; 19] = [
     BINLOGS,
     TOOLS,
     VERIFY,
+    SCHEDULE,
+    KEEP,
     TIMING,
 ];

@@ -10,6 +10,7 @@ mod problems;
 pub mod proofs;
 mod reader;
 mod rules;
+pub mod schedules;
 pub mod secret;
 pub mod starter;
 pub mod storing;
@@ -22,6 +23,7 @@ pub use problems::{ConfigErrors, Problem};
 pub use rules::rules_named;
 pub use tree::Position;
 
+use crate::decision::backup::declared::Schedules;
 use crate::decision::topology::{ClusterSpec, Clusters, DataCenter, Endpoint, Timing, WatcherName};
 use reader::{Field, Reading};
 use secret::Secret;
@@ -118,6 +120,16 @@ impl Config {
         let pair =
             |cluster: &ClusterConfig| (cluster.spec.name.clone(), Arc::new(cluster.spec.clone()));
         self.clusters.iter().map(pair).collect()
+    }
+
+    /// The schedules of all clusters that have any.
+    pub fn schedules(&self) -> Schedules {
+        let of = |cluster: &ClusterConfig| {
+            let scheduled = &cluster.backups.as_ref()?.schedules;
+            let declared: Vec<_> = scheduled.iter().map(|it| it.declared.clone()).collect();
+            (!declared.is_empty()).then(|| (cluster.spec.name.clone(), declared))
+        };
+        self.clusters.iter().filter_map(of).collect()
     }
 
     /// The watcher of that id.

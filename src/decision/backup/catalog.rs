@@ -3,6 +3,7 @@
 use super::manifest::{Manifest, ManifestError, Method};
 use super::names::BackupId;
 use super::proof::{Proof, ProofError, Verdict};
+use super::runs::Attempt;
 use crate::clock::WallTime;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::{ClusterName, ServerName};
@@ -45,6 +46,11 @@ pub struct Entry {
     /// What is known of its worth.
     #[serde(default)]
     pub proof: Verdict,
+    /// The attempt of a scheduled run that made it; absent when somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Attempt>,
+    /// The object that holds its data.
+    pub object: String,
 }
 
 /// A manifest or a proof that cannot be used.
@@ -111,6 +117,8 @@ impl Entry {
             encrypted: !manifest.encrypted_to.is_empty(),
             position: manifest.position.clone(),
             proof: Verdict::Unproven,
+            run: manifest.run.clone(),
+            object: manifest.object.clone(),
         }
     }
 }

@@ -20,6 +20,16 @@ pub struct Wish {
     pub max_lag: Duration,
 }
 
+/// How far behind a replica may be unless somebody says so.
+pub const USUAL_LAG: Duration = Duration::from_secs(600);
+
+impl Default for Wish {
+    /// Any replica that is not ten minutes behind.
+    fn default() -> Wish {
+        Wish { from: Vec::new(), primary: false, max_lag: USUAL_LAG }
+    }
+}
+
 /// A place that a backup rather reads from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -47,6 +57,25 @@ pub struct Choice {
     pub hindrance: Option<String>,
     /// All servers, the best one first, those that are not fit last.
     pub servers: Vec<Fitness>,
+}
+
+/// No server is fit to be read from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no server can be backed up now: {}", self.0.why_none())]
+pub struct NoSource(pub Choice);
+
+impl Choice {
+    /// Why no server was chosen, in one sentence.
+    pub fn why_none(&self) -> String {
+        if let Some(hindrance) = &self.hindrance {
+            return hindrance.clone();
+        }
+        let refused = self.servers.iter().filter_map(|fitness| {
+            let why = fitness.refused.as_ref()?;
+            Some(format!("{} {why}", fitness.server))
+        });
+        refused.collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// How fit one server is.

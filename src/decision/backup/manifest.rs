@@ -2,6 +2,7 @@
 
 use super::counts::Counts;
 use super::names::{self, BackupId};
+use super::runs::Attempt;
 use crate::clock::WallTime;
 use crate::decision::cluster::Unknown;
 use crate::decision::gtid::Gtids;
@@ -70,6 +71,9 @@ pub struct Manifest {
     /// What its tables held at its position; absent where nobody wanted that counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<Counts>,
+    /// The attempt of a scheduled run that made it; absent when somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Attempt>,
     /// What newer versions added.
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -278,6 +282,7 @@ pub(super) mod tests {
             sha256: Sha256([9; 32]),
             parts: vec![part, part],
             tables: None,
+            run: None,
             unknown: Unknown::new(),
         }
     }

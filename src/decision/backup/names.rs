@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! CLUSTER/manifests/ID.json          written last: a backup exists when this does
+//! CLUSTER/holds/ID.json              while it is there, nobody removes that backup
 //! CLUSTER/data/ID.sql.zst[.age]      one file that `age`, `zstd` and `mysql` can read without Regent
 //! CLUSTER/proofs/ID.json             what is known of its worth, once somebody looked
 //! ```
@@ -75,6 +76,22 @@ pub fn manifests_of(cluster: &ClusterName) -> String {
     format!("{cluster}/manifests/")
 }
 
+/// Where the notes are that forbid to remove some of a cluster's backups.
+pub fn holds_of(cluster: &ClusterName) -> String {
+    format!("{cluster}/holds/")
+}
+
+/// The note that forbids to remove a backup.
+pub fn hold(cluster: &ClusterName, id: &BackupId) -> String {
+    format!("{}{id}.json", holds_of(cluster))
+}
+
+/// The backup that a note of this name holds; none for a name that Regent does not give.
+pub fn held_by(cluster: &ClusterName, hold: &str) -> Option<BackupId> {
+    let name = hold.strip_prefix(&holds_of(cluster))?.strip_suffix(".json")?;
+    BackupId::parse(name).ok()
+}
+
 /// Where a cluster's data is.
 pub fn data_of(cluster: &ClusterName) -> String {
     format!("{cluster}/data/")
@@ -126,6 +143,8 @@ mod tests {
         assert!(id.as_str().ends_with("123Z-db2"), "{id}");
         assert!(is_data(&format!("{id}.sql.zst")) && !is_data("notes.txt"));
         assert_eq!(id_of(&cluster, &manifest(&cluster, &id)), Some(id.clone()));
+        assert_eq!(held_by(&cluster, &hold(&cluster, &id)), Some(id.clone()));
+        assert_eq!(held_by(&cluster, &manifest(&cluster, &id)), None);
         assert_eq!(id_of(&cluster, &data(&cluster, &id, true)), None);
         assert_eq!(id_of(&ClusterName::from("other"), &manifest(&cluster, &id)), None);
         let later = BackupId::new(WallTime(1_795_365_900_124), &ServerName::from("db1"));

@@ -10,6 +10,7 @@ mod counting;
 mod fetching;
 mod folder;
 mod following;
+mod holds;
 mod keys;
 mod lane;
 mod lanes;
@@ -18,9 +19,11 @@ mod packing;
 mod position;
 mod progress;
 mod proving;
+mod pruning;
 mod restoring;
 mod retry;
 mod s3;
+pub mod scheduled;
 mod source;
 mod spool;
 mod storing;
@@ -32,19 +35,21 @@ mod tool;
 
 pub use fetching::{catalog, manifest, proof, verify};
 pub use following::Membership;
+pub use holds::{hold, release};
 pub use lanes::Lacking;
 pub use packing::{Identities, IdentityError};
 pub use progress::{Progress, Reached, Stage, Trouble};
 pub use proving::{Examination, Examined, examine};
+pub use pruning::{Pruned, Scope, prune};
 pub use restoring::{Destination, Restored, Wish, into_file, into_server};
 pub use source::{Source, choose, named};
 pub use taking::{Order, Taken, take};
 pub use target::{Target, TargetError};
 
 use crate::decision::backup::archive::recovery::NoWay;
+use crate::decision::backup::choice::NoSource;
 use crate::decision::backup::manifest::ManifestError;
 use crate::decision::backup::proof::ProofError;
-use crate::decision::backup::source::NoSource;
 use crate::decision::topology::ServerName;
 use crate::runtime::mysql::connect::ConnectError;
 use std::io;
@@ -56,7 +61,7 @@ pub enum BackupError {
     #[error("{0}")]
     Unknown(String),
     /// No server is fit to be backed up.
-    #[error("{0}")]
+    #[error("{0}; name a server with --server")]
     NoSource(#[from] NoSource),
     /// A server is not to be had.
     #[error("{server}: {error}")]

@@ -2,10 +2,13 @@
 
 use super::BackupError;
 use crate::config::ClusterConfig;
-use crate::decision::backup::source::pick;
+use crate::decision::adoption::{self, Verdict};
+use crate::decision::backup::choice::{self, NoSource, Wish};
 use crate::decision::report::{Sight, Status};
+use crate::decision::situation::Situation;
 use crate::decision::topology::{ServerName, ServerSpec, Timing};
 use crate::runtime::mysql::probe::Prober;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The first look at a server may take longer than one probe.
@@ -39,19 +42,25 @@ pub async fn named(
     }
 }
 
-/// The replica that is the least behind.
+/// A healthy replica that a failover would not promote first, as far as one look from here tells.
 pub async fn choose(cluster: &ClusterConfig, timing: Timing) -> Result<Source, BackupError> {
     let mut seen = Vec::new();
     for server in &cluster.spec.servers {
         seen.push((server.name.clone(), look(cluster, timing, server).await));
     }
-    let chosen = pick(&seen)?;
-    let status = seen.into_iter().find(|(name, _)| name == &chosen);
-    match (cluster.spec.server(&chosen), status) {
-        (Some(server), Some((_, Sight::Alive(status)))) => {
-            Ok(Source { server: server.clone(), status: *status })
+    let situation = Situation::at_a_glance(Arc::new(cluster.spec.clone()), timing, seen);
+    let mut choice = choice::choose(&situation, &Wish::default(), &[]);
+    let chosen = choice.server.as_ref().and_then(|name| situation.spec.server(name));
+    let found = chosen.and_then(|server| Some((server, situation.status(&server.name)?)));
+    match found {
+        Some((server, status)) => Ok(Source { server: server.clone(), status: status.clone() }),
+        None => {
+            if let Verdict::Unclear { seen } = adoption::verdict(&situation) {
+                choice.hindrance =
+                    Some(format!("nobody can tell the primary: {}", seen.join("; ")));
+            }
+            Err(NoSource(choice).into())
         }
-        _ => Err(BackupError::Unknown(format!("{chosen} was seen and is gone"))),
     }
 }
 

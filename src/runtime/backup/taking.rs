@@ -20,6 +20,7 @@ use crate::config::{Account, ClusterConfig};
 use crate::decision::backup::counts::Counts;
 use crate::decision::backup::manifest::{FORMAT, Manifest, Method};
 use crate::decision::backup::names::{self, BackupId};
+use crate::decision::backup::runs::Attempt;
 use crate::decision::cluster::Unknown;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::ServerName;
@@ -54,6 +55,8 @@ pub struct Order<'a> {
     pub targets: &'a [Target],
     /// The clock.
     pub clock: Clock,
+    /// The attempt of a scheduled run, if it is one.
+    pub run: Option<&'a Attempt>,
 }
 
 /// A backup that was taken.
@@ -234,6 +237,7 @@ fn describe(
         sha256: stored.sha256,
         parts: stored.parts,
         tables: filled.tables,
+        run: order.run.cloned(),
         unknown: Unknown::new(),
     }
 }
