@@ -99,9 +99,11 @@ impl Bucket {
     }
 }
 
-/// What the server notes about objects beside them.
+/// What the server notes about objects beside them, and what it holds of a request that it has not taken
+/// whole: when one is broken off, it removes that a moment later by itself.
 fn is_note(name: &str) -> bool {
-    name.ends_with(".internal.json") || name.ends_with(".metadata.json")
+    let ends = [".internal.json", ".metadata.json", ".internal.part"];
+    ends.iter().any(|end| name.ends_with(end))
 }
 
 /// All files below a directory, by their path in it.
