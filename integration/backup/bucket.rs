@@ -73,9 +73,10 @@ impl Bucket {
     }
 }
 
-/// What the server notes about objects beside them.
+/// What the server notes about objects beside them, and keeps of requests that broke off in the middle.
 fn is_note(name: &str) -> bool {
-    name.ends_with(".internal.json") || name.ends_with(".metadata.json")
+    let ends = [".internal.json", ".metadata.json", ".internal.part"];
+    ends.iter().any(|end| name.ends_with(end))
 }
 
 /// All files below a directory, by their path in it.

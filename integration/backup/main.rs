@@ -21,8 +21,10 @@ macro_rules! both {
     )*};
 }
 
+mod beside;
 mod bucket;
 mod damage;
 mod failing;
+mod physical;
 mod stage;
 mod there_and_back;

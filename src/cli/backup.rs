@@ -1,14 +1,14 @@
 //! `regent backup`: works on this machine and asks no watcher.
 
 use super::Failed;
-use super::args::{BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
+use super::args::{BackupMethod, BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
 use crate::clock::{Clock, Moment};
-use crate::config::backups::Backups;
+use crate::config::backups::{Backups, Method};
 use crate::config::secret::Secret;
 use crate::config::{Account, ClusterConfig, Config};
 use crate::decision::backup::catalog::{Catalog, Entry};
-use crate::decision::backup::manifest::Manifest;
+use crate::decision::backup::manifest::{self, Manifest};
 use crate::decision::topology::Endpoint;
 use crate::runtime::backup::{
     self, BackupError, Destination, Identities, IdentityError, Order, Progress, Target,
@@ -59,7 +59,13 @@ async fn take(
         None => backup::choose(cluster, config.timing).await?,
     };
     let (target, source) = (&target, &source);
-    let order = Order { cluster, backups, source, target, clock: Clock::start() };
+    let method = now.method.map_or(backups.method, |method| match method {
+        BackupMethod::Logical => Method::Logical,
+        BackupMethod::Physical => Method::Physical,
+    });
+    let agent = backup::agent_for(method, config, cluster, &source.server.name)?;
+    let agent = agent.as_ref();
+    let order = Order { cluster, backups, source, target, agent, clock: Clock::start() };
     let shown = Shown::begin(global, "stored");
     let stop = stopped()?;
     let manifest = backup::take(&order, &shown.progress, stop).await;
@@ -69,12 +75,13 @@ async fn take(
         return json_of(&manifest, out);
     }
     let text = format!(
-        "backup {} of {} is at {}: {} stored, {} of SQL from {}\n{}",
+        "backup {} of {} is at {}: {} stored, {} of {} from {}\n{}",
         manifest.id,
         manifest.cluster,
         target.name,
         amount(manifest.bytes),
         amount(manifest.plain_bytes),
+        content(manifest.method),
         manifest.server,
         left_out(&manifest)
     );
@@ -140,11 +147,12 @@ async fn verify(
         return json_of(&json!({ "id": manifest.id, "whole": true, "bytes": manifest.bytes }), out);
     }
     let text = format!(
-        "backup {} is whole: {} in {} part(s), {} of SQL\n",
+        "backup {} is whole: {} in {} part(s), {} of {}\n",
         manifest.id,
         amount(manifest.bytes),
         manifest.parts.len(),
-        amount(manifest.plain_bytes)
+        amount(manifest.plain_bytes),
+        content(manifest.method)
     );
     Ok(out.text(&text)?)
 }
@@ -157,6 +165,9 @@ async fn bring_back(
 ) -> Result<(), Failed> {
     let identities = identities(restore.identity.as_deref())?;
     let (_, backups) = configured(config, &restore.named.cluster)?;
+    if let Some(directory) = &restore.data_dir {
+        return into_directory(global, config, (restore, directory, &identities), out).await;
+    }
     let destination = destination(restore, backups)?;
     let (target, manifest) = found(config, &restore.named).await?;
     let shown = Shown::begin(global, "fetched");
@@ -196,6 +207,52 @@ async fn bring_back(
         text.push_str(&format!("! refused there, mend it by hand: {statement}\n"));
     }
     Ok(out.text(&text)?)
+}
+
+/// Unpacks a physical backup, and says what is left to do.
+async fn into_directory(
+    global: &Global,
+    config: &Config,
+    (restore, directory, identities): (&BackupRestore, &Path, &Identities),
+    out: &mut Output,
+) -> Result<(), Failed> {
+    let (_, backups) = configured(config, &restore.named.cluster)?;
+    let (target, manifest) = found(config, &restore.named).await?;
+    let shown = Shown::begin(global, "fetched");
+    let (place, how) = ((directory, &backups.tools), (restore.dry_run, &shown.progress));
+    let ended = backup::into_directory(&target, &manifest, identities, place, how).await;
+    shown.end().await;
+    let prepared = ended?;
+    let place = directory.display().to_string();
+    if global.json {
+        let said = json!({
+            "id": manifest.id, "into": place, "done": !restore.dry_run, "owner": prepared.owner,
+            "statements": prepared.statements,
+        });
+        return json_of(&said, out);
+    }
+    if restore.dry_run {
+        return Ok(out.text(&format!("backup {} can be unpacked into {place}\n", manifest.id))?);
+    }
+    let mut text = format!(
+        "backup {} is in {place}: {} of files of {} {}, position {}\n\
+         all of them belong to user {}; start a server on them as that user, of this version or newer\n",
+        manifest.id,
+        amount(manifest.plain_bytes),
+        manifest.flavor,
+        manifest.version,
+        manifest.position,
+        prepared.owner
+    );
+    for statement in prepared.statements {
+        text.push_str(&format!("then run there, before it replicates: {statement};\n"));
+    }
+    Ok(out.text(&text)?)
+}
+
+/// What a backup holds before it is packed.
+fn content(method: manifest::Method) -> &'static str {
+    if method.is_physical() { "files" } else { "SQL" }
 }
 
 fn configured<'a>(
@@ -307,7 +364,7 @@ async fn repeat(seen: watch::Receiver<Progress>, word: &'static str) {
 fn line_of(progress: Progress, word: &str, begun: Moment, now: Moment) -> String {
     let seconds = now.since(begun).as_secs_f64().max(0.001);
     let rate = progress.plain as f64 / seconds;
-    let mut line = format!("{} of SQL", amount(progress.plain));
+    let mut line = format!("{} read", amount(progress.plain));
     if let Some(total) = progress.total.filter(|total| *total > progress.plain) {
         line.push_str(&format!(" of about {}", amount(total)));
         let left = (total - progress.plain) as f64;
@@ -324,7 +381,7 @@ fn listed(catalog: &Catalog, width: u16) -> String {
     if catalog.backups.is_empty() {
         text.push_str("no backups\n");
     } else {
-        let header = ["BACKUP", "SERVER", "KIND", "TOOK", "STORED", "SQL", "ENCRYPTED"];
+        let header = ["BACKUP", "SERVER", "KIND", "TOOK", "STORED", "PLAIN", "ENCRYPTED"];
         let mut rows = table(&header, width);
         for entry in &catalog.backups {
             rows.add_row(row(entry));
@@ -363,7 +420,7 @@ fn described(manifest: &Manifest) -> String {
         ("ended", manifest.ended.to_string()),
         ("schemas", manifest.schemas.join(", ")),
         ("position", manifest.position.to_string()),
-        ("SQL", format!("{} bytes", manifest.plain_bytes)),
+        (content(manifest.method), format!("{} bytes", manifest.plain_bytes)),
         ("stored", format!("{} bytes in {} part(s)", manifest.bytes, manifest.parts.len())),
         ("object", manifest.object.clone()),
         ("sha256", manifest.sha256.to_string()),
@@ -421,7 +478,7 @@ mod tests {
         let progress = Progress { plain: 10_000_000, stored: 2_000_000, total: Some(30_000_000) };
         let (begun, now) = (Moment(0), Moment(2_000_000));
         let line = line_of(progress, "stored", begun, now);
-        let expected = "10.0 MB of SQL of about 30.0 MB, 4 s left, 2.0 MB stored, 5.0 MB/s";
+        let expected = "10.0 MB read of about 30.0 MB, 4 s left, 2.0 MB stored, 5.0 MB/s";
         assert_eq!(line, expected);
     }
 }

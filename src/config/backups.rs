@@ -21,6 +21,8 @@ const USUAL_COMPRESSION: u32 = 3;
 pub struct Backups {
     /// Where backups go; the first is used where none is named.
     pub targets: Vec<Target>,
+    /// How they are made where nobody says.
+    pub method: Method,
     /// The age public keys that backups are encrypted to; none leaves them readable.
     pub encrypt_to: Vec<String>,
     /// How hard zstd tries, 1 to 19.
@@ -31,6 +33,16 @@ pub struct Backups {
     pub account: Option<Account>,
     /// The programs.
     pub tools: Tools,
+}
+
+/// How a backup is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// The server is read over the network, as SQL.
+    #[default]
+    Logical,
+    /// The agent beside the server copies its files.
+    Physical,
 }
 
 /// Where backups go.
@@ -88,6 +100,14 @@ pub struct Tools {
     pub mariadb_dump: Option<PathBuf>,
     /// MariaDB's `mariadb`.
     pub mariadb: Option<PathBuf>,
+    /// MariaDB's `mariadb-backup`.
+    pub mariadb_backup: Option<PathBuf>,
+    /// MariaDB's `mbstream`.
+    pub mbstream: Option<PathBuf>,
+    /// Percona's `xtrabackup`; where it is named it is used for MySQL instead of the server's CLONE.
+    pub xtrabackup: Option<PathBuf>,
+    /// Percona's `xbstream`.
+    pub xbstream: Option<PathBuf>,
 }
 
 /// Reads how a cluster is backed up; an empty list, as in former versions, says that it is not.
@@ -98,6 +118,9 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
     }
     let section = reading.section(&field, BACKUPS)?;
     let targets = targets(reading, &section);
+    let words = [("logical", Method::Logical), ("physical", Method::Physical)];
+    let method =
+        reading.optional(&section, "method").and_then(|field| reading.choice(&field, &words));
     let encrypt_to = encrypt_to(reading, &section);
     let leaves = targets.iter().any(|target| matches!(target.place, Place::S3(_)));
     if leaves && !section.has("encrypt_to") {
@@ -118,7 +141,8 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
     };
     let tools = tools(reading, &section);
     let compression = i32::try_from(compression).unwrap_or_default();
-    Some(Backups { targets, encrypt_to, compression, part_size, account, tools })
+    let method = method.unwrap_or_default();
+    Some(Backups { targets, method, encrypt_to, compression, part_size, account, tools })
 }
 
 fn targets(reading: &mut Reading<'_>, section: &Section<'_>) -> Vec<Target> {
@@ -204,7 +228,7 @@ fn s3(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<S3Place> {
 
 fn keys(reading: &mut Reading<'_>, section: &Section<'_>) -> Option<S3Keys> {
     let said = ["access_key", "secret_key", "secret_key_file"].iter().any(|it| section.has(it));
-    if !said {
+    if !said || reading.secrets_elsewhere {
         return None;
     }
     let access_key = reading
@@ -255,6 +279,10 @@ fn tools(reading: &mut Reading<'_>, section: &Section<'_>) -> Tools {
         mysql: path("mysql"),
         mariadb_dump: path("mariadb_dump"),
         mariadb: path("mariadb"),
+        mariadb_backup: path("mariadb_backup"),
+        mbstream: path("mbstream"),
+        xtrabackup: path("xtrabackup"),
+        xbstream: path("xbstream"),
     }
 }
 

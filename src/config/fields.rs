@@ -33,8 +33,10 @@ pub const CLUSTER: Shape = shape(
 /// One item of `servers`.
 pub const SERVER: Shape = shape(
     "server",
-    &["name", "address", "data_center", "promotion", "follows", "admin_address", "fence"],
+    &["name", "address", "data_center", "promotion", "follows", "admin_address", "fence", "agent"],
 );
+/// `agent`, of a server.
+pub const AGENT: Shape = shape("agent", &["address", "listen", "token", "token_file", "scratch"]);
 /// `fence`, of a cluster or a server.
 pub const FENCE: Shape = shape("fence", &["command", "limit"]);
 /// `credentials`.
@@ -47,8 +49,10 @@ pub const DURABILITY: Shape = shape("durability", &["mode", "acknowledged_in", "
 pub const PROXY: Shape =
     shape("proxy", &["write", "read", "max_replica_lag", "hold", "max_connections"]);
 /// `backups`.
-pub const BACKUPS: Shape =
-    shape("backups", &["targets", "encrypt_to", "compression", "part_size", "account", "tools"]);
+pub const BACKUPS: Shape = shape(
+    "backups",
+    &["targets", "method", "encrypt_to", "compression", "part_size", "account", "tools"],
+);
 /// One item of `targets`.
 pub const TARGET: Shape = shape("target", &["name", "folder", "s3"]);
 /// `s3`.
@@ -66,7 +70,19 @@ pub const S3: Shape = shape(
     ],
 );
 /// `tools`.
-pub const TOOLS: Shape = shape("tools", &["mysqldump", "mysql", "mariadb_dump", "mariadb"]);
+pub const TOOLS: Shape = shape(
+    "tools",
+    &[
+        "mysqldump",
+        "mysql",
+        "mariadb_dump",
+        "mariadb",
+        "mariadb_backup",
+        "mbstream",
+        "xtrabackup",
+        "xbstream",
+    ],
+);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",
@@ -83,12 +99,13 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 15] = [
+pub const ALL: [Shape; 16] = [
     FILE,
     WATCHER,
     SECURITY,
     CLUSTER,
     SERVER,
+    AGENT,
     CREDENTIALS,
     ACCOUNT,
     DURABILITY,

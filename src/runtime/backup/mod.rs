@@ -4,9 +4,12 @@
 //! its manifest was written, which happens last.
 
 mod accounts;
+pub mod agent;
+mod directory;
 mod fetching;
 mod folder;
 mod packing;
+mod physical;
 mod position;
 mod restoring;
 mod s3;
@@ -16,8 +19,10 @@ mod taking;
 mod target;
 mod tool;
 
+pub use directory::{Prepared, into_directory};
 pub use fetching::{catalog, manifest, verify};
 pub use packing::{Identities, IdentityError};
+pub use physical::agent_for;
 pub use restoring::{Destination, Restored, into_file, into_server};
 pub use source::{Source, choose, named};
 pub use taking::{Order, take};
@@ -32,11 +37,11 @@ use std::io;
 /// How far a backup, or its restore, is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of SQL so far.
+    /// Bytes of SQL, or of files, so far.
     pub plain: u64,
     /// Bytes stored or fetched so far.
     pub stored: u64,
-    /// About how many bytes of SQL there will be.
+    /// About how many of them there will be.
     pub total: Option<u64>,
 }
 
@@ -71,6 +76,14 @@ pub enum BackupError {
         /// The program.
         name: String,
         /// How it ended, and the end of what it complained about.
+        what: String,
+    },
+    /// The agent beside a server has no copy for us.
+    #[error("the agent of {server}: {what}")]
+    Agent {
+        /// The server.
+        server: String,
+        /// Why.
         what: String,
     },
     /// The target failed.

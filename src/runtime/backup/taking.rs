@@ -1,7 +1,9 @@
 //! Taking a backup: a dump is packed and stored, and the manifest written last.
 
 use super::accounts::{Accounts, accounts};
+use super::agent::Link;
 use super::packing::packing;
+use super::physical;
 use super::position::Ends;
 use super::source::Source;
 use super::storing::{Sending, Stored, StoringError, store};
@@ -45,6 +47,8 @@ pub struct Order<'a> {
     pub source: &'a Source,
     /// Where to.
     pub target: &'a Target,
+    /// Who hands out a copy of its files; nobody where it is read as SQL.
+    pub agent: Option<&'a Link>,
     /// The clock.
     pub clock: Clock,
 }
@@ -54,16 +58,17 @@ struct Asked {
     conn: Conn,
     schemas: Vec<String>,
     accounts: Accounts,
+    method: Method,
     tool: String,
     /// About how many bytes there will be.
     size: u64,
 }
 
 /// What was written into the stream.
-struct Filled {
-    plain_bytes: u64,
-    accounts_at: u64,
-    position: Gtids,
+pub(super) struct Filled {
+    pub plain_bytes: u64,
+    pub accounts_at: u64,
+    pub position: Gtids,
 }
 
 impl Order<'_> {
@@ -98,8 +103,8 @@ pub async fn take(
     let begun = order.clock.now().wall;
     let id = BackupId::new(begun, order.server());
     let cluster = &order.cluster.spec.name;
-    let object = names::data(cluster, &id, !order.backups.encrypt_to.is_empty());
     let mut asked = ask(order).await?;
+    let object = names::data(cluster, &id, asked.method, !order.backups.encrypt_to.is_empty());
     progress.send_modify(|it| it.total = Some(asked.size));
     order.target.sweep(&names::data_of(cluster), begun).await;
     let begin = order.target.begin(&object).await;
@@ -172,7 +177,7 @@ fn describe(
         id,
         cluster: order.cluster.spec.name.clone(),
         server: order.server().clone(),
-        method: Method::Logical,
+        method: asked.method,
         flavor: status.flavor,
         version: status.version,
         position: filled.position,
@@ -210,10 +215,16 @@ async fn ask(order: &Order<'_>) -> Result<Asked, BackupError> {
     let question = "SELECT CAST(SUM(DATA_LENGTH) AS UNSIGNED) FROM information_schema.TABLES \
                     WHERE TABLE_TYPE = 'BASE TABLE'";
     let size: Option<Option<u64>> = conn.query_first(question).await.map_err(refused)?;
-    let accounts = accounts(&mut conn, order.source.status.flavor, server).await?;
-    let tool = order.reach().version().await?;
     let size = size.flatten().unwrap_or_default();
-    Ok(Asked { conn, schemas, accounts, tool, size })
+    let (accounts, (method, tool)) = match order.agent {
+        // Its files hold its accounts.
+        Some(link) => (Accounts::default(), physical::ask(link).await?),
+        None => {
+            let accounts = accounts(&mut conn, order.source.status.flavor, server).await?;
+            (accounts, (Method::Logical, order.reach().version().await?))
+        }
+    };
+    Ok(Asked { conn, schemas, accounts, method, tool, size })
 }
 
 async fn run(
@@ -244,6 +255,9 @@ async fn fill(
     into: DuplexStream,
     progress: &watch::Sender<Progress>,
 ) -> Result<Filled, BackupError> {
+    if let Some(link) = order.agent {
+        return physical::fill(order, (link, asked.method), into, progress).await;
+    }
     let flavor = order.source.status.flavor;
     let packed = packing(into, &order.backups.encrypt_to, order.backups.compression).await;
     let mut packed = packed.map_err(BackupError::io("packing"))?;
