@@ -19,6 +19,9 @@ use tracing::{info, warn};
 /// How long sessions may go on when a proxy is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long a watcher may take to end what it has begun.
+const FAREWELL: Duration = Duration::from_secs(8);
+
 /// Why a node could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -86,9 +89,9 @@ pub async fn watch(config: &Path, id: &str, data_dir: &Path) -> Result<(), NodeE
     info!(peer = %spec.peer, api = %spec.api, "watcher {id} runs");
     let serving = tokio::spawn(api::serve(handle, metrics, spec.api, stop.clone()));
     // As a task: each time the main future is woken, the runtime calls the system to wake itself.
-    let turning = tokio::spawn(turning.run(stop.clone()));
+    let mut turning = tokio::spawn(turning.run(stop.clone()));
     let turned = tokio::select! {
-        turned = turning => match turned {
+        turned = &mut turning => match turned {
             Ok(turned) => turned.map_err(NodeError::from),
             Err(_) => Err(NodeError::Ended("the watcher's loop")),
         },
@@ -99,6 +102,10 @@ pub async fn watch(config: &Path, id: &str, data_dir: &Path) -> Result<(), NodeE
         },
     };
     stop.cancel();
+    // What it has begun is taken away before the process ends.
+    if !turning.is_finished() {
+        let _ = tokio::time::timeout(FAREWELL, turning).await;
+    }
     turned
 }
 

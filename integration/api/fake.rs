@@ -161,6 +161,7 @@ fn cluster() -> ClusterView {
         procedure: None,
         maintenance: Vec::new(),
         waiting: String::new(),
+        backups: Vec::new(),
     }
 }
 
@@ -225,6 +226,7 @@ fn explanation() -> ExplanationView {
         loss: String::new(),
         durability: "each commit waits for db2".to_owned(),
         maintenance: Vec::new(),
+        backups: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A real S3 server in this process, which can be taken away for a while.
 
+use crate::faulty::{Faulty, Mood, State};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
@@ -7,6 +8,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -19,19 +21,43 @@ pub struct Bucket {
     address: SocketAddr,
     service: S3Service,
     root: PathBuf,
+    state: Arc<State>,
     serving: Option<JoinHandle<()>>,
 }
 
 impl Bucket {
     pub async fn start(root: &Path) -> Bucket {
         std::fs::create_dir_all(root.join(BUCKET)).unwrap();
-        let mut builder = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
+        let state = Arc::new(State::new());
+        let inner = FileSystem::new(root).unwrap();
+        let mut builder = S3ServiceBuilder::new(Faulty { inner, state: state.clone() });
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = builder.build();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = Some(serve(listener, service.clone()));
-        Bucket { address, service, root: root.to_owned(), serving }
+        Bucket { address, service, root: root.to_owned(), state, serving }
+    }
+
+    /// From now on it answers like this.
+    pub fn turn(&self, mood: Mood) {
+        self.state.mood.send_replace(mood);
+    }
+
+    /// What it was asked for, and remembers.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Everything there, uploads included, was stored so long ago.
+    pub fn age(&self, by: Duration) {
+        self.state.age(by);
+        for name in files_below(&self.root) {
+            let path = self.root.join(name);
+            let stored = std::fs::metadata(&path).unwrap().modified().unwrap();
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(stored - by).unwrap();
+        }
     }
 
     pub fn endpoint(&self) -> String {

@@ -1,6 +1,7 @@
 //! What is damaged at a target is found, named, and never restored from.
 
-use crate::stage::{Mysql, Stage};
+use crate::faulty::Mood;
+use crate::stage::{Mariadb, Mysql, Stage};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_is_found_and_named() {
@@ -35,4 +36,17 @@ async fn damage_is_found_and_named() {
     assert_eq!(catalogs[0]["backups"], serde_json::json!([]));
     assert_eq!(catalogs[0]["unusable"][0]["object"], format!("shop/manifests/{id}.json"));
     stage.regent(&["show", "shop", "../../etc"]).await.refused(1, "is no backup's id");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_s3_lost_is_noticed_before_the_backup_counts() {
+    let Some(stage) = Stage::set(Mariadb).await else { return };
+    stage.configure("", &stage.dump());
+    stage.bucket.turn(Mood::Forgetful);
+    let taken = stage.regent(&["now", "shop"]).await;
+    taken.refused(1, "5242880 bytes are there instead of the ");
+    // The part itself is this server's own to forget.
+    let mut objects = stage.bucket.everything();
+    objects.retain(|name| name.starts_with("backups/"));
+    assert_eq!(objects, Vec::<String>::new());
 }

@@ -21,10 +21,20 @@ macro_rules! both {
     )*};
 }
 
+mod archiver;
 mod beside;
+mod binlogs;
 mod bucket;
 mod damage;
 mod failing;
+mod faulty;
+mod keeping;
+mod keys;
+mod leftovers;
+mod outages;
 mod physical;
+mod proofs;
+mod restores;
 mod stage;
+mod targets;
 mod there_and_back;

@@ -6,6 +6,7 @@ use crate::stage::{Mariadb, Mysql, Stage, asked, ended, sums};
 use mysql_async::prelude::Queryable;
 use regent::demo::lab::Volume;
 use regent::demo::servers::{DatabaseFlavor, Server};
+use serde_json::Value;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +31,7 @@ async fn a_copy_taken_under_writes_becomes_a_replica(flavor: DatabaseFlavor) {
     let quiet = sum_of(&stage.replica, "noise").await;
 
     let writing = writes(&stage.primary).await;
-    let manifest = stage.regent(&["now", "shop", "--server", "db2", "--json"]).await.json();
+    let manifest = stage.regent(&["now", "shop", "--all-targets", "--json"]).await.json();
     writing.end().await;
     assert_eq!(declared.left(), ["agent.lock"], "{}", agent.said());
     let method = manifest["method"].as_str().unwrap();
@@ -41,7 +42,15 @@ async fn a_copy_taken_under_writes_becomes_a_replica(flavor: DatabaseFlavor) {
     assert_eq!(method, expected);
     assert!(manifest["object"].as_str().unwrap().ends_with(end), "{manifest}");
     let id = manifest["id"].as_str().unwrap();
-    assert_eq!(stage.listed("s3").await, [id]);
+    for target in ["s3", "local"] {
+        assert_eq!(stage.listed(target).await, [id]);
+        let verify = ["verify", "shop", id, "--identity", "key.txt", "--target", target];
+        assert_eq!(stage.in_place(&verify).await.code, 0);
+        let proof = [&verify[..], &["--restore"]].concat();
+        stage.in_place(&proof).await.refused(1, "only logical ones are restored for a proof");
+    }
+    let shown = stage.regent(&["show", "shop", id, "--json"]).await.json();
+    assert_eq!((&shown["verdict"]["is"], &shown["tables"]), (&"whole".into(), &Value::Null));
     let into = stage.empty.address().to_string();
     let running = ["restore", "shop", id, "--into", &into, "--user", "root"];
     let running = [&running[..], &["--password-file", "root", "--identity", "key.txt"]].concat();

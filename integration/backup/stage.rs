@@ -22,6 +22,8 @@ pub struct Stage {
     pub bucket: Bucket,
     pub place: tempfile::TempDir,
     programs: PathBuf,
+    /// The database's server program.
+    pub server: PathBuf,
 }
 
 /// How a command ended.
@@ -58,7 +60,7 @@ impl Stage {
             }
         };
         let place = tempfile::tempdir().unwrap();
-        let programs = installation.program("");
+        let (programs, server) = (installation.program(""), installation.server().to_owned());
         let set = ServerSet::new(place.path().join("servers"), installation).unwrap();
         let mut servers = Vec::new();
         for (number, port) in free_ports(3).into_iter().enumerate() {
@@ -68,7 +70,7 @@ impl Stage {
         let [primary, replica, empty] = <[Server; 3]>::try_from(servers).unwrap();
         set.replicate(&primary, &[&replica]).await.unwrap();
         let bucket = Bucket::start(&place.path().join("store")).await;
-        let stage = Stage { flavor, primary, replica, empty, bucket, place, programs };
+        let stage = Stage { flavor, primary, replica, empty, bucket, place, programs, server };
         stage.fill().await;
         stage.secret("monitor", MONITOR.password);
         stage.secret("replication", REPLICATION.password);
@@ -111,13 +113,19 @@ impl Stage {
 
     /// Writes a configuration; `backups` are further fields of that section.
     pub fn configure(&self, backups: &str, dump: &Path) {
+        let keys = format!("access_key: {ACCESS_KEY}, secret_key_file: s3");
+        self.configure_s3(&keys, backups, dump);
+    }
+
+    /// The same with other fields of the S3 target: who asks, and how.
+    pub fn configure_s3(&self, s3: &str, backups: &str, dump: &Path) {
         let (db1, db2) = (self.primary.address(), self.replica.address());
         let endpoint = self.bucket.endpoint();
-        let (client, dump_name) = match self.flavor {
-            Mysql => ("mysql", "mysqldump"),
-            Mariadb => ("mariadb", "mariadb_dump"),
+        let (client, dump_name, decoder, decoder_name) = match self.flavor {
+            Mysql => ("mysql", "mysqldump", "mysqlbinlog", "mysqlbinlog"),
+            Mariadb => ("mariadb", "mariadb_dump", "mariadb-binlog", "mariadb_binlog"),
         };
-        let client_path = self.programs.join(client);
+        let (client_path, decoder_path) = (self.programs.join(client), self.programs.join(decoder));
         let text = format!(
             "watchers:
   - {{ id: one, data_center: here, peer: 127.0.0.1:7401, api: 127.0.0.1:7400 }}
@@ -132,17 +140,18 @@ clusters:
     backups:
       targets:
         - name: s3
-          s3: {{ bucket: {BUCKET}, prefix: regent, endpoint: '{endpoint}', access_key: {ACCESS_KEY}, secret_key_file: s3 }}
+          s3: {{ bucket: {BUCKET}, prefix: regent, endpoint: '{endpoint}', {s3} }}
         - {{ name: local, folder: folder }}
       account: {{ user: backup, password_file: backup }}
       part_size: 5MiB
       compression: 1
-      tools: {{ {dump_name}: {}, {client}: {} }}
+      tools: {{ {dump_name}: {}, {client}: {}, {decoder_name}: {} }}
 {backups}",
             MONITOR.user,
             REPLICATION.user,
             dump.display(),
             client_path.display(),
+            decoder_path.display(),
         );
         std::fs::write(self.file("regent.yaml"), text).unwrap();
     }
@@ -172,6 +181,30 @@ clusters:
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         path
+    }
+
+    /// A dump program that waits in the middle until the file `go` is there, and makes the file `dumped`
+    /// when all of it was taken from it.
+    pub fn halved_dump(&self) -> PathBuf {
+        let [whole, go, dumped] = ["whole", "go", "dumped"].map(|name| self.file(name));
+        let script = format!(
+            "\"${{dump[@]}}\" > {0}; head -c 12000000 {0}; while [ ! -e {1} ]; do sleep 0.05; done; \
+             tail -c +12000001 {0}; echo > {2}",
+            whole.display(),
+            go.display(),
+            dumped.display()
+        );
+        self.faulty_dump(&script)
+    }
+
+    /// Twice the bytes that cannot be compressed, so many times.
+    pub async fn fill_more(&self, times: u32) {
+        let double = "INSERT INTO shop.noise (bytes) SELECT RANDOM_BYTES(1000) FROM shop.noise";
+        for _ in 0..times {
+            self.primary.execute(double).await.unwrap();
+        }
+        self.primary.execute("CREATE TABLE shop.more (id INT PRIMARY KEY)").await.unwrap();
+        self.replica.wait_for("SELECT COUNT(*) FROM shop.more", 0).await.unwrap();
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

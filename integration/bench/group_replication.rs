@@ -80,12 +80,14 @@ impl Group {
             .zip(&ports)
             .map(|(site, port)| format!("{}:{port}", site.host.address))
             .collect();
+        let hosts: Vec<_> =
+            sites.servers.iter().map(|site| site.host.address.to_string()).collect();
         let mut members = Vec::new();
         for (site, own) in sites.servers.iter().zip(&talk) {
             let options = ServerOptions {
                 host: site.host.clone(),
                 read_only: false,
-                extra: settings(own, &talk.join(",")),
+                extra: settings(own, &talk.join(","), &hosts.join(",")),
                 ..ServerOptions::default()
             };
             members.push(set.start(site.name, site.address(0).port(), options).await?);
@@ -277,7 +279,7 @@ async fn join(member: &Server) -> Result<()> {
     Ok(connection.disconnect().await?)
 }
 
-fn settings(own: &str, all: &str) -> Vec<String> {
+fn settings(own: &str, all: &str, hosts: &str) -> Vec<String> {
     vec![
         "--plugin-load-add=group_replication.so".to_owned(),
         "--loose-group-replication-group-name=9d2c6f50-6d3b-4c58-9a41-6f3f0e1c7a11".to_owned(),
@@ -286,5 +288,7 @@ fn settings(own: &str, all: &str) -> Vec<String> {
         "--loose-group-replication-recovery-get-public-key=ON".to_owned(),
         format!("--loose-group-replication-local-address={own}"),
         format!("--loose-group-replication-group-seeds={all}"),
+        // By itself a member lets in the networks of its own interfaces only.
+        format!("--loose-group-replication-ip-allowlist={hosts},127.0.0.1"),
     ]
 }

@@ -33,7 +33,8 @@ async fn play(flavor: DatabaseFlavor) {
     play_with(setting, async |stage| clocks_jump(stage, place.path()).await).await;
 }
 
-fn compiled(library: &Path) -> Result<(), String> {
+/// Builds what shifts the clock of processes that it is preloaded into.
+pub fn compiled(library: &Path) -> Result<(), String> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/cluster/clock.c");
     let mut compiler = Command::new("cc");
     let told = compiler.args(["-shared", "-fPIC", "-O1", source, "-o"]).arg(library).output();
@@ -81,7 +82,7 @@ async fn clocks_jump(stage: &mut Stage, place: &Path) -> Outcome {
 }
 
 /// A watcher's wall clock jumps.
-fn set_ahead(stage: &Stage, place: &Path, watcher: &str, seconds: i64) -> Outcome {
+pub fn set_ahead(stage: &Stage, place: &Path, watcher: &str, seconds: i64) -> Outcome {
     let process = stage.cluster.process_of(watcher).ok_or("it does not run")?;
     Ok(std::fs::write(place.join(process.to_string()), seconds.to_string())?)
 }

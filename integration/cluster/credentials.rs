@@ -64,22 +64,7 @@ async fn wrong_credentials_are_named_and_harm_nothing(stage: &mut Stage) -> Outc
     stage.judge().await
 }
 
-/// Changes it on one server alone and ends the sessions that the old one opened.
 async fn change_password(stage: &Stage, server: &str, password: &str) -> Outcome {
     let change = format!("ALTER USER '{}'@'%' IDENTIFIED BY '{password}'", MONITOR.user);
-    let closed = stage.is_mysql() && !stage.peek(server).is_writable().await?;
-    let mut statements = vec![change.as_str()];
-    if closed {
-        statements.insert(0, "SET GLOBAL super_read_only=0");
-        statements.push("SET GLOBAL super_read_only=1");
-    }
-    stage.locally(server, &statements).await?;
-    let sessions =
-        "SELECT GROUP_CONCAT(id) FROM information_schema.processlist WHERE user = 'regent'";
-    let ids: Option<Option<String>> = stage.peek(server).query(sessions).await?;
-    for id in ids.flatten().unwrap_or_default().split(',').filter(|id| !id.is_empty()) {
-        // A session that ended by itself is gone as well.
-        let _ = stage.peek(server).execute(&format!("KILL {id}")).await;
-    }
-    Ok(())
+    stage.change_monitor(server, &change).await
 }

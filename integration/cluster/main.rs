@@ -9,6 +9,7 @@ mod asking;
 mod stage;
 
 mod adoption;
+mod backups;
 mod clocks;
 mod copying;
 mod credentials;
@@ -19,6 +20,7 @@ mod forcing;
 mod lagging;
 mod leaders;
 mod maintaining;
+mod privileges;
 mod rejoining;
 mod restarting;
 mod starting;

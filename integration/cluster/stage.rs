@@ -241,6 +241,27 @@ impl Stage {
         Ok(session.disconnect().await?)
     }
 
+    /// Changes the monitor's account on one server alone, and ends the sessions it had.
+    pub async fn change_monitor(&self, server: &str, change: &str) -> Outcome {
+        let closed = self.is_mysql() && !self.peek(server).is_writable().await?;
+        let mut statements = vec![change];
+        if closed {
+            statements.insert(0, "SET GLOBAL super_read_only=0");
+            statements.push("SET GLOBAL super_read_only=1");
+        }
+        self.locally(server, &statements).await?;
+        let sessions = format!(
+            "SELECT GROUP_CONCAT(id) FROM information_schema.processlist WHERE user = '{}'",
+            MONITOR.user
+        );
+        let ids: Option<Option<String>> = self.peek(server).query(&sessions).await?;
+        for id in ids.flatten().unwrap_or_default().split(',').filter(|id| !id.is_empty()) {
+            // A session that ended by itself is gone as well.
+            let _ = self.peek(server).execute(&format!("KILL {id}")).await;
+        }
+        Ok(())
+    }
+
     /// Waits until every shop has had further orders acknowledged.
     pub async fn writes_go_on(&self) -> Outcome {
         self.writes_go_on_outside("").await

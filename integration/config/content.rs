@@ -2,6 +2,7 @@
 
 use super::{FILE_PASSWORD, MONITOR_PASSWORD, base, parse};
 use regent::config::{Config, ConfigErrors};
+use regent::decision::backup::choice::{Place, Wish};
 use regent::decision::topology::{AcknowledgedIn, Durability, Promotion, Timing, WatcherName};
 use std::fmt::Write;
 use std::time::Duration;
@@ -39,6 +40,42 @@ fn the_fingerprint_follows_the_declaration_only() {
         [("10.1.0.12", "10.1.0.13"), ("5s", "6s"), ("repl,", "other,"), ("prefer", "avoid")]
     {
         assert_ne!(first, fingerprint(&GOOD.replace(old, new)), "{new}");
+    }
+}
+
+const BACKUPS: &str = "    backups:
+      targets: [ { name: near, folder: a }, { name: far, folder: b } ]
+      schedules:
+        - { name: nightly, cron: 30 2 * * *, time_zone: Europe/Berlin, jitter: 5m, from: [ db3, paris ] }
+        - { name: weekly, cron: '@weekly', target: far, window: 1h, timeout: 2h, primary: last_resort, max_lag: 1m }
+      keep: { last: 3, months: 2, time_zone: Europe/Berlin }
+";
+
+#[test]
+fn schedules_arrive_and_are_part_of_the_fingerprint() {
+    let base = base();
+    let read = |text: &str| parse(text, base.path()).unwrap().config;
+    let text = GOOD.replace("    credentials:", &format!("{BACKUPS}    credentials:"));
+    let text = text.replace("    backups: []\n", "");
+    let config = read(&text);
+    let schedules = config.schedules();
+    let [nightly, weekly] = schedules[&"shop".into()].as_slice() else { panic!("{schedules:?}") };
+    assert_eq!(nightly.schedule.to_string(), "30 2 * * * Europe/Berlin");
+    assert_eq!(nightly.schedule.jitter, Duration::from_secs(300));
+    let from = [Place::Server("db3".into()), Place::DataCenter("paris".into())];
+    assert_eq!(nightly.wish, Wish { from: from.to_vec(), ..Wish::default() });
+    assert_eq!(weekly.schedule.window, Some(Duration::from_secs(3_600)));
+    assert_eq!(weekly.schedule.timeout, Duration::from_secs(7_200));
+    assert!(weekly.wish.primary && weekly.wish.max_lag == Duration::from_secs(60));
+    let backups = config.clusters[0].backups.as_ref().unwrap();
+    let targets: Vec<_> = backups.schedules.iter().map(|it| it.target.as_str()).collect();
+    assert_eq!(targets, ["near", "far"]);
+    let keep = backups.keep.as_ref().unwrap();
+    assert_eq!((keep.last, keep.days, keep.weeks, keep.months), (3, 0, 0, 2));
+    let changes =
+        [("30 2", "31 2"), ("5m", "6m"), ("target: far", "target: near"), ("last: 3", "last: 4")];
+    for (old, new) in changes {
+        assert_ne!(config.fingerprint(), read(&text.replace(old, new)).fingerprint(), "{new}");
     }
 }
 

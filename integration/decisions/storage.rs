@@ -62,6 +62,7 @@ fn an_entry_of_a_newer_format_stops_the_watcher() {
         own: "paris".into(),
         watchers: BTreeMap::from([("paris".into(), "paris".into())]),
         clusters: Clusters::new(),
+        backups: BTreeMap::new(),
         timing: Timing::default(),
         seed: 1,
     };

@@ -3,7 +3,7 @@
 use crate::network::{Cut, Node, Side};
 use crate::servers::Following;
 use crate::setting;
-use crate::world::{CALM, Event, HEALED, MILLI, SECOND, World};
+use crate::world::{BACKED_UP, CALM, Event, HEALED, MILLI, SECOND, World};
 use regent::decision::report::{StorageFault, Writable};
 use regent::decision::topology::ServerName;
 use regent::decision::view::Request;
@@ -496,7 +496,7 @@ impl World {
 
     /// Late in the run: is everything well again?
     pub fn look(&mut self) {
-        let wrong = self.unwell();
+        let wrong = self.unwell().or_else(|| self.backups_unwell());
         let now = self.now;
         match wrong {
             None => {
@@ -506,7 +506,7 @@ impl World {
                     return;
                 }
             }
-            Some(what) if now >= HEALED => {
+            Some(what) if now >= if self.setting.backups { BACKED_UP } else { HEALED } => {
                 return self.broken(format!("not healed: {what}"));
             }
             Some(_) => self.invariants.well_since = None,

@@ -1,6 +1,7 @@
 //! Whole clusters in one thread, one per seed, with every promise checked after each event.
 #![expect(clippy::unwrap_used, reason = "a model that contradicts itself must stop the run")]
 
+mod backups;
 mod faults;
 mod flaws;
 mod invariants;
@@ -56,6 +57,22 @@ fn one_seed_is_one_run() {
     for seed in [4, 9] {
         let (a, b) = (Run::of(seed, Flaw::None, false), Run::of(seed, Flaw::None, false));
         assert_eq!((a.hash, a.events), (b.hash, b.events), "seed {seed}");
+    }
+}
+
+/// A slot falls into the time of the faults, and ends with one backup.
+#[test]
+fn every_slot_gets_one_backup_whatever_dies() {
+    let seeds = std::env::var("REGENT_SEEDS").ok().map_or(25, |seeds| seeds.parse().unwrap());
+    let mut tally = tally::Tally::default();
+    for seed in 1..=seeds {
+        let run = Run::with_backups(seed, false);
+        assert!(run.broken.is_none(), "seed {seed} with backups: {}", run.told());
+        tally.merge(&run.tally);
+    }
+    let table = tally.table();
+    for word in ["counts", "found", "broken off", "stored in vain"] {
+        assert!(tally.has("backup", word), "no backup was {word}:{table}");
     }
 }
 

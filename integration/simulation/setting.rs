@@ -53,6 +53,8 @@ pub struct Setting {
     pub side_door: bool,
     /// The shipped rules in force.
     pub rules: &'static str,
+    /// A backup is to be made while there are faults.
+    pub backups: bool,
     /// In a thousand: messages lost and doubled while there are faults.
     pub loss: u64,
     pub doubled: u64,
@@ -95,6 +97,7 @@ impl Setting {
             unclear: random.permille(50),
             fence: random.permille(250),
             side_door: random.permille(300),
+            backups: false,
             rules: if random.permille(200) { "cross-data-center" } else { "default" },
         }
     }

@@ -24,8 +24,17 @@ pub struct Run {
 
 impl Run {
     pub fn of(seed: u64, flaw: Flaw, print: bool) -> Run {
+        Run::on(Setting::draw(seed, flaw), print)
+    }
+
+    /// The same world with a schedule of backups.
+    pub fn with_backups(seed: u64, print: bool) -> Run {
+        Run::on(Setting { backups: true, ..Setting::draw(seed, Flaw::None) }, print)
+    }
+
+    fn on(setting: Setting, print: bool) -> Run {
         let run = catch_unwind(AssertUnwindSafe(|| {
-            let mut world = World::new(Setting::draw(seed, flaw), print);
+            let mut world = World::new(setting, print);
             if print {
                 let setting = format!("{:?}", world.setting);
                 world.say(|| setting);

@@ -26,6 +26,10 @@ impl Tally {
         }
     }
 
+    pub fn has(&self, kind: &str, word: &str) -> bool {
+        self.0.contains_key(&(kind.to_owned(), word.to_owned()))
+    }
+
     /// Faults, steps and findings that did not come up.
     pub fn unreached(&self) -> Vec<String> {
         let drawn = WEIGHTS.iter().map(|(fault, _)| *fault).chain(OTHERS);

@@ -67,6 +67,7 @@ fn kind(event: &Event) -> u64 {
         Event::Request { watcher } => (20, *watcher),
         Event::Look => (21, 0),
         Event::Flap { server, .. } => (22, *server),
+        Event::BackupStored { watcher, .. } => (23, *watcher),
     };
     kind * 64 + who as u64
 }

@@ -66,6 +66,7 @@ impl World {
             own: host.name.clone(),
             watchers: all.filter(|(name, _)| !alone || *name == host.name).collect(),
             clusters: self.setting.clusters(),
+            backups: self.setting.schedules(),
             timing: self.setting.watcher_timing(),
             seed: self.setting.seed ^ (number as u64) << 32 ^ u64::from(life) << 48,
         };
@@ -190,6 +191,7 @@ impl World {
                 let host = &mut self.watchers[number];
                 host.withdrawn = host.withdrawn.max(procedure);
             }
+            Output::Backup(order) => self.order_backup(number, life, order),
             Output::Reply { response, .. } => {
                 let word = crate::tally::word(&response);
                 self.tally.count("answer", word);

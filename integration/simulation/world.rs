@@ -3,6 +3,7 @@
 //! Time is in microseconds of a clock that nobody in the world can read; each watcher and proxy has
 //! its own, with a zero and a rate of its own.
 
+use crate::backups::Backups;
 use crate::faults::{Trap, Undo};
 use crate::invariants::Invariants;
 use crate::network::{Network, Node};
@@ -15,6 +16,7 @@ use crate::tally::Tally;
 use crate::trace::Trace;
 use crate::watchers::WatcherHost;
 use regent::clock::{Moment, Now, WallTime};
+use regent::decision::backup::runs::Attempt;
 use regent::decision::lease::{FromProxy, ToProxy};
 use regent::decision::report::Writable;
 use regent::watcher::{Input, PeerMessage, Record, StepOrder};
@@ -28,6 +30,8 @@ pub const TROUBLE: u64 = 5 * SECOND;
 pub const CALM: u64 = 30 * SECOND;
 /// By then everything must be well, and stay so.
 pub const HEALED: u64 = 60 * SECOND;
+/// The same where backups are made, which may be taken over twice.
+pub const BACKED_UP: u64 = 120 * SECOND;
 /// For so long it must stay well.
 pub const STEADY: u64 = 2 * SECOND;
 
@@ -75,6 +79,7 @@ pub enum Event {
     Probe { watcher: usize, life: u32, server: usize, began: u64 },
     StepArrives { watcher: usize, life: u32, term: u64, order: StepOrder },
     StepGoesOn { task: u64 },
+    BackupStored { watcher: usize, life: u32, attempt: Attempt },
     ServerTick { server: usize },
     Acknowledged { source: usize, source_life: u32, replica: usize, seq: u64 },
     ProxyTick { proxy: usize },
@@ -100,6 +105,7 @@ pub struct World {
     pub servers: Vec<Server>,
     pub proxies: Vec<ProxyHost>,
     pub tasks: BTreeMap<u64, Task>,
+    pub backups: Backups,
     pub traps: BTreeSet<Trap>,
     pub invariants: Invariants,
     pub tally: Tally,
@@ -146,6 +152,7 @@ impl World {
             servers,
             proxies,
             tasks: BTreeMap::new(),
+            backups: Backups::default(),
             traps: BTreeSet::new(),
             invariants: Invariants::new(setting.servers.len()),
             tally: Tally::default(),
@@ -209,7 +216,9 @@ impl World {
 
     /// What a process with that clock reads now; wall clocks are off by some seconds.
     pub fn read(&self, clock: &LocalClock) -> Now {
-        let wall = 1_700_000_000_000 + self.now / MILLI + clock.rate % 5_000;
+        // So that the time of the schedule comes amid the faults.
+        let ahead = if self.setting.backups { 25_000 } else { 0 };
+        let wall = 1_700_000_000_000 + ahead + self.now / MILLI + clock.rate % 5_000;
         Now { moment: clock.read(self.now), wall: WallTime(wall.saturating_add_signed(clock.wall)) }
     }
 
@@ -259,6 +268,9 @@ impl World {
                 self.begin_step(watcher, life, term, order);
             }
             Event::StepGoesOn { task } => self.go_on(task),
+            Event::BackupStored { watcher, life, attempt } => {
+                self.backup_stored(watcher, life, attempt);
+            }
             Event::ServerTick { server } => self.server_tick(server),
             Event::Acknowledged { source, source_life, replica, seq } => {
                 self.acknowledged(source, source_life, replica, seq);

@@ -338,17 +338,59 @@ pub enum BackupOrder {
     },
     /// Show all that is known of a backup
     Show(BackupNamed),
-    /// Fetch a backup, check every sum, decrypt and decompress it
+    /// Fetch a backup, check every sum, decrypt and decompress it, and note beside it what was found
     Verify {
         /// Which
         #[command(flatten)]
         named: BackupNamed,
+        /// Restore it into a server that is thrown away afterwards, and compare every table
+        #[arg(long)]
+        restore: bool,
         /// The file with an age secret key, for an encrypted backup
         #[arg(long, value_name = "FILE")]
         identity: Option<PathBuf>,
     },
-    /// Bring a backup back, into a new server or a file
-    Restore(BackupRestore),
+    /// Bring a backup back, into a new server or a file; up to a moment, with what was archived
+    Restore(Box<BackupRestore>),
+    /// Archive the binary log, until Ctrl-C, so that any moment can be restored
+    Archive {
+        /// The cluster
+        cluster: String,
+        /// Where to; the first target when absent
+        #[arg(long, value_name = "NAME")]
+        target: Option<String>,
+    },
+    /// Remove scheduled backups that nothing asks to keep
+    Prune(BackupPrune),
+    /// Forbid to remove a backup, or allow it again
+    Hold(BackupHold),
+}
+
+/// `regent backup prune`.
+#[derive(Debug, Args)]
+pub struct BackupPrune {
+    /// The cluster
+    pub cluster: String,
+    /// Only at this target
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `regent backup hold`.
+#[derive(Debug, Args)]
+pub struct BackupHold {
+    /// Which
+    #[command(flatten)]
+    pub named: BackupNamed,
+    /// Why; it is kept beside the backup
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// Allow it again
+    #[arg(long, conflicts_with = "reason")]
+    pub off: bool,
 }
 
 /// `regent backup now`.
@@ -356,12 +398,15 @@ pub enum BackupOrder {
 pub struct BackupNow {
     /// The cluster
     pub cluster: String,
-    /// Whose data; the replica that is the least behind when absent
+    /// Whose data; a healthy replica that a failover would not promote first when absent
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,
-    /// Where to; the first target when absent
+    /// Where to, several times if wanted; the first target when absent
     #[arg(long, value_name = "NAME")]
-    pub target: Option<String>,
+    pub target: Vec<String>,
+    /// To all targets
+    #[arg(long, conflicts_with = "target")]
+    pub all_targets: bool,
     /// How; as the configuration says when absent
     #[arg(long, value_enum, value_name = "METHOD")]
     pub method: Option<BackupMethod>,
@@ -412,9 +457,36 @@ pub struct BackupRestore {
     /// The file with an age secret key, for an encrypted backup
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// Only look whether the server could take it
+    /// Throw away all that this server holds, which --into names: by its name in the cluster, or by the
+    /// same address
+    #[arg(long, value_name = "SERVER", requires = "into")]
+    pub overwrite: Option<String>,
+    /// Let the server follow the cluster's primary afterwards
+    #[arg(long, requires = "into", conflicts_with_all = ["to_time", "to_gtid", "before_gtid"])]
+    pub follow: bool,
+    /// Only look whether the server could take it, and say what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// Up to which moment
+    #[command(flatten)]
+    pub moment: RestoreMoment,
+}
+
+/// Where `regent backup restore` goes on to after the backup.
+#[derive(Debug, Args)]
+pub struct RestoreMoment {
+    /// Then carry out what was committed up to this moment, such as 2026-11-22T19:15:00+01:00, or latest
+    #[arg(long, value_name = "TIME", requires = "into", conflicts_with_all = ["to_gtid", "before_gtid"])]
+    pub to_time: Option<String>,
+    /// Then carry out what was committed up to this transaction, and it too
+    #[arg(long, value_name = "GTID", requires = "into", conflicts_with = "before_gtid")]
+    pub to_gtid: Option<String>,
+    /// Then carry out what was committed before this transaction
+    #[arg(long, value_name = "GTID", requires = "into")]
+    pub before_gtid: Option<String>,
+    /// The server holds the backup already, and perhaps some of what follows: only go on
+    #[arg(long, requires = "into")]
+    pub resume: bool,
 }
 
 /// `regent agent`.

@@ -3,18 +3,22 @@
 use super::Failed;
 use super::args::{BackupMethod, BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
+use super::{archive, proof, recovery, restoring, retention, unpacking};
 use crate::clock::{Clock, Moment};
 use crate::config::backups::{Backups, Method};
 use crate::config::secret::Secret;
 use crate::config::{Account, ClusterConfig, Config};
 use crate::decision::backup::catalog::{Catalog, Entry};
 use crate::decision::backup::manifest::{self, Manifest};
+use crate::decision::backup::proof::How;
 use crate::decision::topology::Endpoint;
 use crate::runtime::backup::{
-    self, BackupError, Destination, Identities, IdentityError, Order, Progress, Target,
+    self, BackupError, Destination, Identities, IdentityError, Order, Progress, Restored, Stage,
+    Taken, Target,
 };
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -39,10 +43,19 @@ pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> R
             list(global, config, (cluster.as_deref(), target.as_deref()), out).await
         }
         BackupOrder::Show(named) => show(global, config, named, out).await,
-        BackupOrder::Verify { named, identity } => {
-            verify(global, config, (named, identity.as_deref()), out).await
+        BackupOrder::Verify { named, restore, identity } => {
+            let how = if *restore { How::Restored } else { How::Read };
+            proof::verify(global, config, (named, how, identity.as_deref()), out).await
         }
-        BackupOrder::Restore(restore) => bring_back(global, config, restore, out).await,
+        BackupOrder::Restore(restore) => match recovery::until(&restore.moment)? {
+            Some(until) => recovery::recover(global, config, (restore, until), out).await,
+            None => bring_back(global, config, restore, out).await,
+        },
+        BackupOrder::Archive { cluster, target } => {
+            archive::archive(global, config, (cluster, target.as_deref()), out).await
+        }
+        BackupOrder::Prune(prune) => retention::prune(global, config, prune, out).await,
+        BackupOrder::Hold(hold) => retention::hold(global, config, hold, out).await,
     }
 }
 
@@ -53,37 +66,65 @@ async fn take(
     out: &mut Output,
 ) -> Result<(), Failed> {
     let (cluster, backups) = configured(config, &now.cluster)?;
-    let target = open(backups, now.target.as_deref())?;
-    let source = match &now.server {
-        Some(name) => backup::named(cluster, config.timing, name).await?,
-        None => backup::choose(cluster, config.timing).await?,
-    };
-    let (target, source) = (&target, &source);
+    let targets = targets(backups, now)?;
     let method = now.method.map_or(backups.method, |method| match method {
         BackupMethod::Logical => Method::Logical,
         BackupMethod::Physical => Method::Physical,
     });
-    let agent = backup::agent_for(method, config, cluster, &source.server.name)?;
-    let agent = agent.as_ref();
-    let order = Order { cluster, backups, source, target, agent, clock: Clock::start() };
+    let source = match &now.server {
+        Some(name) => backup::named(cluster, config.timing, name).await?,
+        None => backup::choose(cluster, config.timing, method).await?,
+    };
+    let (targets, source) = (targets.as_slice(), &source);
+    let security = config.security.as_ref();
+    let agent = backup::agent_for(method, security, cluster, &source.server.name)?;
+    let (agent, clock) = (agent.as_ref(), Clock::start());
+    let order = Order { cluster, backups, source, targets, agent, clock, run: None };
     let shown = Shown::begin(global, "stored");
     let stop = stopped()?;
-    let manifest = backup::take(&order, &shown.progress, stop).await;
+    let taken = backup::take(&order, &shown.progress, stop).await;
     shown.end().await;
-    let manifest = manifest?;
+    let taken = taken?;
+    // Nothing can be done when even standard error is closed.
+    let _ = write!(io::stderr(), "{}", proof::doubts(&taken.manifest));
+    told(global, &taken, targets, out)?;
+    let each = taken.lacking.iter().map(|it| format!("not at {}: {}", it.target, it.error));
+    let each: Vec<String> = each.collect();
+    if each.is_empty() { Ok(()) } else { Err(Failed::Refused(each.join("; "))) }
+}
+
+/// Shows a backup that was taken, and which targets have it.
+fn told(
+    global: &Global,
+    taken: &Taken,
+    targets: &[Target],
+    out: &mut Output,
+) -> Result<(), Failed> {
+    let manifest = &taken.manifest;
+    let lacks = |name: &str| taken.lacking.iter().find(|lacking| lacking.target == name);
     if global.json {
-        return json_of(&manifest, out);
+        let state = |target: &Target| match lacks(&target.name) {
+            Some(it) => {
+                json!({ "target": it.target, "stored": false, "why": it.error.to_string() })
+            }
+            None => json!({ "target": target.name, "stored": true }),
+        };
+        let mut shown = manifest.clone();
+        shown.unknown.insert("targets".to_owned(), targets.iter().map(state).collect());
+        return json_of(&shown, out);
     }
+    let having = targets.iter().map(|target| target.name.as_str());
+    let having: Vec<&str> = having.filter(|name| lacks(name).is_none()).collect();
     let text = format!(
         "backup {} of {} is at {}: {} stored, {} of {} from {}\n{}",
         manifest.id,
         manifest.cluster,
-        target.name,
+        having.join(", "),
         amount(manifest.bytes),
         amount(manifest.plain_bytes),
         content(manifest.method),
         manifest.server,
-        left_out(&manifest)
+        left_out(manifest)
     );
     Ok(out.text(&text)?)
 }
@@ -107,7 +148,8 @@ async fn list(
         for declared in &backups.targets {
             if target.is_none_or(|wanted| wanted == declared.name) {
                 let target = open(backups, Some(&declared.name))?;
-                catalogs.push(backup::catalog(&target, &cluster.spec.name).await?);
+                let catalog = backup::catalog(&target, &cluster.spec.name).await?;
+                catalogs.push(archive::with_recovery(&target, catalog).await?);
             }
         }
     }
@@ -117,7 +159,8 @@ async fn list(
     if catalogs.is_empty() {
         return Ok(out.text("no backups are configured\n")?);
     }
-    let texts: Vec<String> = catalogs.iter().map(|it| listed(it, out.width)).collect();
+    let text = |it: &archive::Listed| listed(&it.catalog, out.width) + &it.described();
+    let texts: Vec<String> = catalogs.iter().map(text).collect();
     Ok(out.text(&texts.join("\n"))?)
 }
 
@@ -127,34 +170,12 @@ async fn show(
     named: &BackupNamed,
     out: &mut Output,
 ) -> Result<(), Failed> {
-    let (_, manifest) = found(config, named).await?;
-    if global.json { json_of(&manifest, out) } else { Ok(out.text(&described(&manifest))?) }
-}
-
-async fn verify(
-    global: &Global,
-    config: &Config,
-    (named, identity): (&BackupNamed, Option<&Path>),
-    out: &mut Output,
-) -> Result<(), Failed> {
-    let identities = identities(identity)?;
     let (target, manifest) = found(config, named).await?;
-    let shown = Shown::begin(global, "fetched");
-    let verified = backup::verify(&target, &manifest, &identities, &shown.progress).await;
-    shown.end().await;
-    verified?;
+    let proof = backup::proof(&target, &manifest).await;
     if global.json {
-        return json_of(&json!({ "id": manifest.id, "whole": true, "bytes": manifest.bytes }), out);
+        return json_of(&proof::Judged::new(&manifest, proof?.as_ref()), out);
     }
-    let text = format!(
-        "backup {} is whole: {} in {} part(s), {} of {}\n",
-        manifest.id,
-        amount(manifest.bytes),
-        manifest.parts.len(),
-        amount(manifest.plain_bytes),
-        content(manifest.method)
-    );
-    Ok(out.text(&text)?)
+    Ok(out.text(&(described(&manifest) + &proof::described(&manifest, &proof)))?)
 }
 
 async fn bring_back(
@@ -164,38 +185,43 @@ async fn bring_back(
     out: &mut Output,
 ) -> Result<(), Failed> {
     let identities = identities(restore.identity.as_deref())?;
-    let (_, backups) = configured(config, &restore.named.cluster)?;
+    let (cluster, backups) = configured(config, &restore.named.cluster)?;
     if let Some(directory) = &restore.data_dir {
-        return into_directory(global, config, (restore, directory, &identities), out).await;
+        let place = (directory.as_path(), &identities);
+        return unpacking::into_directory(global, config, (restore, place), out).await;
     }
     let destination = destination(restore, backups)?;
+    let wish = restoring::wish(global, restore, (cluster, config.timing)).await?;
     let (target, manifest) = found(config, &restore.named).await?;
     let shown = Shown::begin(global, "fetched");
     let progress = &shown.progress;
     let (place, ended) = match (&destination, &restore.file) {
         (Some(destination), _) => {
-            let how = (restore.dry_run, progress);
-            let ended =
-                backup::into_server(&target, &manifest, &identities, destination, how).await;
-            (destination.address.to_string(), ended.map(|restored| restored.refused))
+            let (from, by) = ((&target, &manifest), &identities);
+            let ended = backup::into_server(from, by, destination, &wish, progress).await;
+            (destination.address.to_string(), ended)
         }
         (None, Some(file)) => {
             let ended = backup::into_file(&target, &manifest, &identities, file, progress).await;
-            (file.display().to_string(), ended.map(|()| Vec::new()))
+            (file.display().to_string(), ended.map(|()| Restored::default()))
         }
         (None, None) => {
             return Err(Failed::Usage("name a server with --into, or a --file".to_owned()));
         }
     };
     shown.end().await;
-    let refused = ended?;
+    let Restored { refused, says } = ended?;
     if global.json {
-        let done = !restore.dry_run;
-        let said = json!({ "id": manifest.id, "into": place, "done": done, "refused": refused });
+        let (id, done) = (&manifest.id, !restore.dry_run);
+        let said = json!({
+            "id": id, "into": place, "done": done, "refused": refused, "steps": says,
+            "bytes": manifest.bytes, "plain_bytes": manifest.plain_bytes,
+        });
         return json_of(&said, out);
     }
     if restore.dry_run {
-        return Ok(out.text(&format!("backup {} can be restored into {place}\n", manifest.id))?);
+        let can = format!("backup {} can be restored into {place}; it would\n", manifest.id);
+        return Ok(out.text(&says.iter().fold(can, |text, step| format!("{text}- {step}\n")))?);
     }
     let mut text = format!(
         "backup {} is in {place}: {} of SQL, position {}\n",
@@ -203,59 +229,21 @@ async fn bring_back(
         amount(manifest.plain_bytes),
         manifest.position
     );
+    if restore.follow {
+        text.push_str("it follows the primary, read-only\n");
+    }
     for statement in refused {
         text.push_str(&format!("! refused there, mend it by hand: {statement}\n"));
     }
     Ok(out.text(&text)?)
 }
 
-/// Unpacks a physical backup, and says what is left to do.
-async fn into_directory(
-    global: &Global,
-    config: &Config,
-    (restore, directory, identities): (&BackupRestore, &Path, &Identities),
-    out: &mut Output,
-) -> Result<(), Failed> {
-    let (_, backups) = configured(config, &restore.named.cluster)?;
-    let (target, manifest) = found(config, &restore.named).await?;
-    let shown = Shown::begin(global, "fetched");
-    let (place, how) = ((directory, &backups.tools), (restore.dry_run, &shown.progress));
-    let ended = backup::into_directory(&target, &manifest, identities, place, how).await;
-    shown.end().await;
-    let prepared = ended?;
-    let place = directory.display().to_string();
-    if global.json {
-        let said = json!({
-            "id": manifest.id, "into": place, "done": !restore.dry_run, "owner": prepared.owner,
-            "statements": prepared.statements,
-        });
-        return json_of(&said, out);
-    }
-    if restore.dry_run {
-        return Ok(out.text(&format!("backup {} can be unpacked into {place}\n", manifest.id))?);
-    }
-    let mut text = format!(
-        "backup {} is in {place}: {} of files of {} {}, position {}\n\
-         all of them belong to user {}; start a server on them as that user, of this version or newer\n",
-        manifest.id,
-        amount(manifest.plain_bytes),
-        manifest.flavor,
-        manifest.version,
-        manifest.position,
-        prepared.owner
-    );
-    for statement in prepared.statements {
-        text.push_str(&format!("then run there, before it replicates: {statement};\n"));
-    }
-    Ok(out.text(&text)?)
-}
-
 /// What a backup holds before it is packed.
-fn content(method: manifest::Method) -> &'static str {
+pub(super) fn content(method: manifest::Method) -> &'static str {
     if method.is_physical() { "files" } else { "SQL" }
 }
 
-fn configured<'a>(
+pub(super) fn configured<'a>(
     config: &'a Config,
     name: &str,
 ) -> Result<(&'a ClusterConfig, &'a Backups), Failed> {
@@ -271,30 +259,47 @@ fn configured<'a>(
     Ok((cluster, backups))
 }
 
-fn open(backups: &Backups, name: Option<&str>) -> Result<Target, Failed> {
+pub(super) fn open(backups: &Backups, name: Option<&str>) -> Result<Target, Failed> {
     let fits = |target: &&crate::config::backups::Target| name.is_none_or(|it| it == target.name);
     let Some(declared) = backups.targets.iter().find(fits) else {
         let known: Vec<&str> = backups.targets.iter().map(|it| it.name.as_str()).collect();
         let (name, known) = (name.unwrap_or_default(), known.join(", "));
         return Err(Failed::Refused(format!("there is no target {name:?}; there is {known}")));
     };
-    Target::open(declared, backups.part_size).map_err(|error| Failed::Refused(error.to_string()))
+    Target::open(declared, backups).map_err(|error| Failed::Refused(error.to_string()))
 }
 
-async fn found(config: &Config, named: &BackupNamed) -> Result<(Target, Manifest), Failed> {
+/// Where a backup goes: to those that are named, each once, or to the first.
+fn targets(backups: &Backups, now: &BackupNow) -> Result<Vec<Target>, Failed> {
+    let mut names: Vec<&str> = match now.all_targets {
+        true => backups.targets.iter().map(|it| it.name.as_str()).collect(),
+        false => now.target.iter().map(String::as_str).collect(),
+    };
+    if names.is_empty() {
+        return Ok(vec![open(backups, None)?]);
+    }
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
+    names.into_iter().map(|name| open(backups, Some(name))).collect()
+}
+
+pub(super) async fn found(
+    config: &Config,
+    named: &BackupNamed,
+) -> Result<(Target, Manifest), Failed> {
     let (cluster, backups) = configured(config, &named.cluster)?;
     let target = open(backups, named.target.as_deref())?;
     let manifest = backup::manifest(&target, &cluster.spec.name, &named.backup).await?;
     Ok((target, manifest))
 }
 
-fn identities(file: Option<&Path>) -> Result<Identities, Failed> {
+pub(super) fn identities(file: Option<&Path>) -> Result<Identities, Failed> {
     let read = file.map(Identities::read).transpose();
     Ok(read.map_err(BackupError::from)?.unwrap_or_default())
 }
 
 /// The server to restore into, if there is to be one.
-fn destination<'a>(
+pub(super) fn destination<'a>(
     restore: &BackupRestore,
     backups: &'a Backups,
 ) -> Result<Option<Destination<'a>>, Failed> {
@@ -315,7 +320,7 @@ fn destination<'a>(
 }
 
 /// Ends when somebody wants this process to end.
-fn stopped() -> Result<impl Future<Output = ()>, Failed> {
+pub(super) fn stopped() -> Result<impl Future<Output = ()>, Failed> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
@@ -327,13 +332,13 @@ fn stopped() -> Result<impl Future<Output = ()>, Failed> {
 }
 
 /// One line on the terminal that says how far it is.
-struct Shown {
-    progress: watch::Sender<Progress>,
+pub(super) struct Shown {
+    pub(super) progress: watch::Sender<Progress>,
     screen: Option<JoinHandle<()>>,
 }
 
 impl Shown {
-    fn begin(global: &Global, word: &'static str) -> Shown {
+    pub(super) fn begin(global: &Global, word: &'static str) -> Shown {
         let progress = watch::Sender::new(Progress::default());
         let wanted = io::stderr().is_terminal() && !global.json;
         let seen = progress.subscribe();
@@ -341,7 +346,7 @@ impl Shown {
         Shown { progress, screen }
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         if let Some(screen) = self.screen {
             screen.abort();
             let _ = screen.await;
@@ -356,23 +361,36 @@ async fn repeat(seen: watch::Receiver<Progress>, word: &'static str) {
     let begun = clock.now().moment;
     loop {
         tokio::time::sleep(LOOK).await;
-        let line = line_of(*seen.borrow(), word, begun, clock.now().moment);
+        let line = line_of(&seen.borrow(), word, begun, clock.now().moment);
         let _ = write!(io::stderr(), "\r\u{1b}[K{line}");
     }
 }
 
-fn line_of(progress: Progress, word: &str, begun: Moment, now: Moment) -> String {
-    let seconds = now.since(begun).as_secs_f64().max(0.001);
-    let rate = progress.plain as f64 / seconds;
+fn line_of(progress: &Progress, word: &str, begun: Moment, now: Moment) -> String {
+    let elapsed = now.since(begun);
+    let rate = progress.rate(elapsed);
     let mut line = format!("{} read", amount(progress.plain));
     if let Some(total) = progress.total.filter(|total| *total > progress.plain) {
         line.push_str(&format!(" of about {}", amount(total)));
-        let left = (total - progress.plain) as f64;
-        if rate > 1.0 {
-            line.push_str(&format!(", {:.0} s left", left / rate));
+        if let Some(left) = progress.left(elapsed) {
+            line.push_str(&format!(", {:.0} s left", left.as_secs_f64()));
         }
     }
     line.push_str(&format!(", {} {word}, {:.1} MB/s", amount(progress.stored), rate / 1e6));
+    if progress.stage == Stage::Finishing {
+        line.push_str(", finishing");
+    }
+    for reached in &progress.targets {
+        let name = &reached.target;
+        if reached.spooled > 0 {
+            line.push_str(&format!("; {} spooled for {name}", amount(reached.spooled)));
+        }
+        if reached.failed.is_some() {
+            line.push_str(&format!("; {name} failed"));
+        } else if let Some(trouble) = &reached.trouble {
+            line.push_str(&format!("; {name} retried since {}", trouble.since));
+        }
+    }
     line
 }
 
@@ -381,7 +399,7 @@ fn listed(catalog: &Catalog, width: u16) -> String {
     if catalog.backups.is_empty() {
         text.push_str("no backups\n");
     } else {
-        let header = ["BACKUP", "SERVER", "KIND", "TOOK", "STORED", "PLAIN", "ENCRYPTED"];
+        let header = ["BACKUP", "SERVER", "KIND", "TOOK", "STORED", "PLAIN", "ENCRYPTED", "PROOF"];
         let mut rows = table(&header, width);
         for entry in &catalog.backups {
             rows.add_row(row(entry));
@@ -403,6 +421,7 @@ fn row(entry: &Entry) -> Vec<String> {
         amount(entry.bytes),
         amount(entry.plain_bytes),
         if entry.encrypted { "yes" } else { "no" }.to_owned(),
+        entry.proof.to_string(),
     ]
 }
 
@@ -438,7 +457,7 @@ fn left_out(manifest: &Manifest) -> String {
 }
 
 /// Bytes for people.
-fn amount(bytes: u64) -> String {
+pub(super) fn amount(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] =
         [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
@@ -447,7 +466,7 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-fn json_of(value: &impl Serialize, out: &mut Output) -> Result<(), Failed> {
+pub(super) fn json_of(value: &impl Serialize, out: &mut Output) -> Result<(), Failed> {
     let text = serde_json::to_vec_pretty(value)
         .map_err(|error| Failed::Internal(format!("failed to write JSON: {error}")))?;
     Ok(out.raw(&text)?)
@@ -467,6 +486,8 @@ impl From<BackupError> for Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::WallTime;
+    use crate::runtime::backup::{Reached, Trouble};
 
     #[test]
     fn amounts_and_progress_are_short() {
@@ -475,10 +496,18 @@ mod tests {
         {
             assert_eq!(amount(bytes), text);
         }
-        let progress = Progress { plain: 10_000_000, stored: 2_000_000, total: Some(30_000_000) };
+        let mut progress = Progress::default();
+        (progress.plain, progress.stored, progress.total) =
+            (10_000_000, 2_000_000, Some(30_000_000));
         let (begun, now) = (Moment(0), Moment(2_000_000));
-        let line = line_of(progress, "stored", begun, now);
+        let line = line_of(&progress, "stored", begun, now);
         let expected = "10.0 MB read of about 30.0 MB, 4 s left, 2.0 MB stored, 5.0 MB/s";
         assert_eq!(line, expected);
+        let mut far = Reached { target: "far".to_owned(), spooled: 5_000, ..Reached::default() };
+        far.trouble = Some(Trouble { since: WallTime(0), what: "status 503".to_owned() });
+        progress.targets.push(far);
+        let line = line_of(&progress, "stored", begun, now);
+        let rest = "; 5.0 kB spooled for far; far retried since 1970-01-01T00:00:00.000Z";
+        assert_eq!(line.strip_prefix(expected), Some(rest));
     }
 }

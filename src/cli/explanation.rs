@@ -1,7 +1,7 @@
 //! An explanation as text.
 
 use super::output::wrapped;
-use super::tables;
+use super::{schedules, tables};
 use crate::api::types::{ExplanationView, StageView};
 
 /// What would happen, and why, in the order in which it is decided.
@@ -28,6 +28,10 @@ pub fn explanation(view: &ExplanationView, width: u16) -> String {
         text.push_str(&format!("  {}\n", wrapped(&line, 4, width)));
     }
     text.push_str(&plan(&view.plan, width));
+    if !view.backups.is_empty() {
+        text.push_str("\nbackups\n");
+        text.push_str(&schedules::lines(&view.backups, width));
+    }
     for (name, value) in [("loss", &view.loss), ("durability", &view.durability)] {
         if !value.is_empty() {
             text.push_str(&format!("\n{name}  {}\n", wrapped(value, name.len() + 2, width)));

@@ -1,6 +1,7 @@
 //! The command line: a client of the API, and the starter of nodes.
 
 pub mod acting;
+pub mod archive;
 pub mod args;
 pub mod backup;
 pub mod explanation;
@@ -9,9 +10,15 @@ pub mod logs;
 pub mod maintaining;
 pub mod output;
 pub mod procedure;
+pub mod proof;
 pub mod reach;
 pub mod reading;
+pub mod recovery;
+pub mod restoring;
+pub mod retention;
+pub mod schedules;
 pub mod tables;
+pub mod unpacking;
 
 use args::{Cli, Command};
 use output::Output;

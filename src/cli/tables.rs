@@ -1,6 +1,7 @@
 //! Clusters, servers and events as text.
 
 use super::output::{plain, table, wrapped};
+use super::schedules;
 use crate::api::types::{
     ClusterView, EventView, FindingView, MaintenanceView, ServerView, StatusView,
 };
@@ -98,6 +99,7 @@ fn cluster_in_full(cluster: &ClusterView, width: u16) -> String {
             wrapped(&format!("waits: {}", cluster.waiting), 4, width)
         ));
     }
+    text.push_str(&schedules::lines(&cluster.backups, width));
     if let Some(procedure) = &cluster.procedure {
         let line =
             format!("{} {} {}: {}", procedure.kind, procedure.id, procedure.state, procedure.text);

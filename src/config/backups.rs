@@ -1,13 +1,21 @@
 //! Reads `backups`: where they go, what protects them, and the programs that make them.
 
+use super::agents::Agents;
+use super::binlogs::{Binlogs, binlogs};
 use super::credentials::{account, secret};
 use super::fields::{BACKUPS, S3, TARGET, TOOLS};
+use super::proofs::{Verify, checksums, verify};
 use super::reader::{Field, Reading, Section};
+use super::schedules::{Scheduled, keep, schedules};
 use super::secret::Secret;
+use super::storing::{ObjectLock, Storing, object_lock, request_limit, storing};
 use super::tree::Kind;
 use super::{Account, values};
+use crate::decision::backup::retention::Retention;
+use crate::decision::topology::{ServerName, ServerSpec};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// S3 takes no smaller part, unless it is the last one.
 const SMALLEST_PART: u64 = 5 << 20;
@@ -31,8 +39,30 @@ pub struct Backups {
     pub part_size: u64,
     /// The account that reads the data; the monitor's where there is none.
     pub account: Option<Account>,
+    /// How the binary log is archived.
+    pub binlogs: Binlogs,
     /// The programs.
     pub tools: Tools,
+    /// What is done while a target does not take what it is sent.
+    pub storing: Storing,
+    /// Whether tables are counted, so that a restored server can be compared.
+    pub checksums: bool,
+    /// How backups are proven.
+    pub verify: Verify,
+    /// When they are taken without anybody asking.
+    pub schedules: Vec<Scheduled>,
+    /// How many of each schedule stay; all when nothing is said.
+    pub keep: Option<Retention>,
+}
+
+impl Backups {
+    /// Where files are copied, the schedules take servers that have an agent only.
+    pub(super) fn read_through(&mut self, agents: &Agents) {
+        let only = self.method.beside(agents);
+        for scheduled in &mut self.schedules {
+            scheduled.declared.wish.only.clone_from(&only);
+        }
+    }
 }
 
 /// How a backup is made.
@@ -43,6 +73,16 @@ pub enum Method {
     Logical,
     /// The agent beside the server copies its files.
     Physical,
+}
+
+impl Method {
+    /// The servers that can be backed up this way, when that are not all.
+    pub fn beside(self, agents: &Agents) -> Option<BTreeSet<ServerName>> {
+        match self {
+            Method::Logical => None,
+            Method::Physical => Some(agents.keys().cloned().collect()),
+        }
+    }
 }
 
 /// Where backups go.
@@ -78,6 +118,12 @@ pub struct S3Place {
     pub storage_class: Option<String>,
     /// Who asks; the environment says it where this does not.
     pub keys: Option<S3Keys>,
+    /// The profile of the shared credentials file that says who asks.
+    pub profile: Option<String>,
+    /// How long a request may take, for each 16 MiB begun.
+    pub request_limit: Duration,
+    /// How long nobody may change or remove what was stored.
+    pub object_lock: Option<ObjectLock>,
 }
 
 /// A pair of keys for S3.
@@ -98,6 +144,8 @@ pub struct Tools {
     pub mysql: Option<PathBuf>,
     /// MariaDB's `mariadb-dump`.
     pub mariadb_dump: Option<PathBuf>,
+    /// MySQL's `mysqlbinlog`.
+    pub mysqlbinlog: Option<PathBuf>,
     /// MariaDB's `mariadb`.
     pub mariadb: Option<PathBuf>,
     /// MariaDB's `mariadb-backup`.
@@ -108,10 +156,17 @@ pub struct Tools {
     pub xtrabackup: Option<PathBuf>,
     /// Percona's `xbstream`.
     pub xbstream: Option<PathBuf>,
+    /// MariaDB's `mariadb-binlog`.
+    pub mariadb_binlog: Option<PathBuf>,
 }
 
-/// Reads how a cluster is backed up; an empty list, as in former versions, says that it is not.
-pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Option<Backups> {
+/// Reads how a cluster is backed up; an empty list, as in former versions, says that it is not. Its
+/// servers are those that could be read, when these are all.
+pub(super) fn backups(
+    reading: &mut Reading<'_>,
+    cluster: &Section<'_>,
+    servers: Option<&[ServerSpec]>,
+) -> Option<Backups> {
     let field = reading.optional(cluster, "backups")?;
     if matches!(&field.node.kind, Kind::List(items) if items.is_empty()) {
         return None;
@@ -139,10 +194,33 @@ pub(super) fn backups(reading: &mut Reading<'_>, cluster: &Section<'_>) -> Optio
         true => Some(account(reading, &section, "account")?),
         false => None,
     };
+    let binlogs = binlogs(reading, &section);
     let tools = tools(reading, &section);
+    let schedules = schedules(reading, &section, &targets, servers);
+    let keep = keep(reading, &section);
+    if keep.is_none() && !schedules.is_empty() {
+        let what =
+            "scheduled backups are never removed; say how many stay, such as keep: { days: 7 }";
+        reading.warn(section.at, &section.path, what.to_owned());
+    }
     let compression = i32::try_from(compression).unwrap_or_default();
-    let method = method.unwrap_or_default();
-    Some(Backups { targets, method, encrypt_to, compression, part_size, account, tools })
+    let storing = storing(reading, &section);
+    let (checksums, verify) = (checksums(reading, &section), verify(reading, &section));
+    Some(Backups {
+        targets,
+        method: method.unwrap_or_default(),
+        encrypt_to,
+        compression,
+        part_size,
+        account,
+        binlogs,
+        tools,
+        storing,
+        checksums,
+        verify,
+        schedules,
+        keep,
+    })
 }
 
 fn targets(reading: &mut Reading<'_>, section: &Section<'_>) -> Vec<Target> {
@@ -215,7 +293,14 @@ fn s3(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<S3Place> {
     let endpoint = optional("endpoint", right, is_origin);
     let right = "a class that the server knows, such as STANDARD_IA";
     let storage_class = optional("storage_class", right, is_word);
+    let profile = optional("profile", "the name of a profile, such as backups", is_word);
     let keys = keys(reading, &section);
+    if keys.is_some() && section.has("profile") {
+        let what = "has both access_key and profile; keep one of them".to_owned();
+        reading.error(section.at("profile"), &section.path, what);
+    }
+    let request_limit = request_limit(reading, &section);
+    let object_lock = object_lock(reading, &section);
     Some(S3Place {
         bucket: bucket?,
         prefix: prefix.trim_matches('/').to_owned(),
@@ -223,6 +308,9 @@ fn s3(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<S3Place> {
         endpoint,
         storage_class,
         keys,
+        profile,
+        request_limit,
+        object_lock,
     })
 }
 
@@ -277,12 +365,14 @@ fn tools(reading: &mut Reading<'_>, section: &Section<'_>) -> Tools {
     Tools {
         mysqldump: path("mysqldump"),
         mysql: path("mysql"),
+        mysqlbinlog: path("mysqlbinlog"),
         mariadb_dump: path("mariadb_dump"),
         mariadb: path("mariadb"),
         mariadb_backup: path("mariadb_backup"),
         mbstream: path("mbstream"),
         xtrabackup: path("xtrabackup"),
         xbstream: path("xbstream"),
+        mariadb_binlog: path("mariadb_binlog"),
     }
 }
 

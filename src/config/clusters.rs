@@ -53,7 +53,10 @@ fn cluster(
     let durability = durability(reading, &section, &servers, all_read);
     let rules = rules(reading, &section);
     let (proxy, max_replica_lag) = proxy(reading, &section);
-    let backups = backups(reading, &section);
+    let mut backups = backups(reading, &section, all_read.then_some(servers.as_slice()));
+    if let Some(backups) = &mut backups {
+        backups.read_through(&agents);
+    }
     let spec = ClusterSpec {
         name: ClusterName(name?),
         servers,

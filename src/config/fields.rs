@@ -51,7 +51,23 @@ pub const PROXY: Shape =
 /// `backups`.
 pub const BACKUPS: Shape = shape(
     "backups",
-    &["targets", "method", "encrypt_to", "compression", "part_size", "account", "tools"],
+    &[
+        "targets",
+        "method",
+        "encrypt_to",
+        "compression",
+        "part_size",
+        "account",
+        "binlogs",
+        "tools",
+        "give_up_after",
+        "spool",
+        "rate_limit",
+        "checksums",
+        "verify",
+        "schedules",
+        "keep",
+    ],
 );
 /// One item of `targets`.
 pub const TARGET: Shape = shape("target", &["name", "folder", "s3"]);
@@ -67,22 +83,54 @@ pub const S3: Shape = shape(
         "access_key",
         "secret_key",
         "secret_key_file",
+        "profile",
+        "request_limit",
+        "object_lock",
     ],
 );
+/// `object_lock`.
+pub const OBJECT_LOCK: Shape = shape("object_lock", &["mode", "days"]);
+/// `spool`.
+pub const SPOOL: Shape = shape("spool", &["folder", "limit"]);
+/// `binlogs`.
+pub const BINLOGS: Shape = shape("binlogs", &["segment_size", "segment_age"]);
 /// `tools`.
 pub const TOOLS: Shape = shape(
     "tools",
     &[
         "mysqldump",
         "mysql",
+        "mysqlbinlog",
         "mariadb_dump",
         "mariadb",
+        "mariadb_binlog",
         "mariadb_backup",
         "mbstream",
         "xtrabackup",
         "xbstream",
     ],
 );
+/// `verify`.
+pub const VERIFY: Shape =
+    shape("verify", &["server", "directory", "every", "cron", "time_zone", "alert_after"]);
+/// One item of `schedules`.
+pub const SCHEDULE: Shape = shape(
+    "schedule",
+    &[
+        "name",
+        "cron",
+        "time_zone",
+        "jitter",
+        "window",
+        "timeout",
+        "target",
+        "from",
+        "primary",
+        "max_lag",
+    ],
+);
+/// `keep`.
+pub const KEEP: Shape = shape("keep", &["last", "days", "weeks", "months", "time_zone"]);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",
@@ -99,7 +147,7 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 16] = [
+pub const ALL: [Shape; 22] = [
     FILE,
     WATCHER,
     SECURITY,
@@ -114,6 +162,12 @@ pub const ALL: [Shape; 16] = [
     BACKUPS,
     TARGET,
     S3,
+    OBJECT_LOCK,
+    SPOOL,
+    BINLOGS,
     TOOLS,
+    VERIFY,
+    SCHEDULE,
+    KEEP,
     TIMING,
 ];

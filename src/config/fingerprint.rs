@@ -1,6 +1,6 @@
 //! One number for what all watchers must agree upon.
 
-use super::{Config, Security};
+use super::{Config, Security, schedules};
 use std::fmt::Write;
 
 impl Config {
@@ -33,6 +33,9 @@ impl Config {
                 let read = proxy.read.as_ref().map_or_else(String::new, ToString::to_string);
                 let limits = format!("{} {}", proxy.hold.as_millis(), proxy.max_connections);
                 text.line(&["proxy", &proxy.write.to_string(), &read, &limits]);
+            }
+            for line in cluster.backups.iter().flat_map(schedules::told) {
+                text.line(&["backups", &line]);
             }
         }
         text.line(&["timing", &format!("{:?}", self.timing)]);

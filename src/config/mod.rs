@@ -2,15 +2,19 @@
 
 pub mod agents;
 pub mod backups;
+pub mod binlogs;
 mod clusters;
 mod credentials;
 pub mod fields;
 mod fingerprint;
 mod problems;
+pub mod proofs;
 mod reader;
 mod rules;
+pub mod schedules;
 pub mod secret;
 pub mod starter;
+pub mod storing;
 mod timing;
 mod tree;
 mod values;
@@ -20,6 +24,7 @@ pub use problems::{ConfigErrors, Problem};
 pub use rules::rules_named;
 pub use tree::Position;
 
+use crate::decision::backup::declared::Schedules;
 use crate::decision::topology::{ClusterSpec, Clusters, DataCenter, Endpoint, Timing, WatcherName};
 use reader::{Field, Reading};
 use secret::Secret;
@@ -131,6 +136,16 @@ impl Config {
         let pair =
             |cluster: &ClusterConfig| (cluster.spec.name.clone(), Arc::new(cluster.spec.clone()));
         self.clusters.iter().map(pair).collect()
+    }
+
+    /// The schedules of all clusters that have any.
+    pub fn schedules(&self) -> Schedules {
+        let of = |cluster: &ClusterConfig| {
+            let scheduled = &cluster.backups.as_ref()?.schedules;
+            let declared: Vec<_> = scheduled.iter().map(|it| it.declared.clone()).collect();
+            (!declared.is_empty()).then(|| (cluster.spec.name.clone(), declared))
+        };
+        self.clusters.iter().filter_map(of).collect()
     }
 
     /// The watcher of that id.

@@ -10,6 +10,7 @@ mod route;
 pub use super::command::{Command, FORMAT, Proposal};
 pub use route::Writer;
 
+use super::backup::runs::Runs;
 use super::durability::Protection;
 use super::gtid::Gtids;
 use super::maintenance::Maintenance;
@@ -80,6 +81,9 @@ pub struct ClusterState {
     /// What was last written down of each server whose history diverged.
     #[serde(default)]
     pub exports: BTreeMap<ServerName, Export>,
+    /// Scheduled backups.
+    #[serde(default, skip_serializing_if = "Runs::is_empty")]
+    pub backups: Runs,
     /// The open procedure.
     #[serde(default)]
     pub procedure: Option<Procedure>,
@@ -153,6 +157,7 @@ impl ClusterState {
             maintenance: self.maintenance.clone(),
             rebuilding: self.rebuilding.clone(),
             exports: self.exports.clone(),
+            backups: Runs::default(),
             procedure: self.procedure.clone(),
             answered: VecDeque::new(),
             ended: self.current_promotion().cloned().into_iter().collect(),
@@ -246,6 +251,11 @@ impl ClusterState {
             }
             Command::Learn { closed_at_restart, .. } => {
                 self.restarts.learn(closed_at_restart);
+                Ok(())
+            }
+            Command::Backup { change, .. } => {
+                let told = self.backups.apply(notes.at, change).map_err(Rejected::Backup)?;
+                told.into_iter().for_each(|(kind, text)| notes.add(kind, text));
                 Ok(())
             }
             Command::Note { kind, text, .. } => {

@@ -1,5 +1,6 @@
 //! The commands that change the replicated state, and the Raft entries that carry them.
 
+use super::backup::runs;
 use super::cluster::Unknown;
 use super::maintenance::Change;
 use super::plan::Outcome;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The newest format of entries and snapshots this version understands.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// One Raft entry: commands that take effect together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,6 +120,13 @@ pub enum Command {
         /// Whether each of them comes back closed.
         closed_at_restart: BTreeMap<ServerName, bool>,
     },
+    /// Change the account of scheduled backups.
+    Backup {
+        /// Where.
+        cluster: ClusterName,
+        /// What changes.
+        change: runs::Change,
+    },
     /// Note something for people.
     Note {
         /// Where.
@@ -142,7 +150,25 @@ impl Command {
             | Command::Close { cluster, .. }
             | Command::Maintain { cluster, .. }
             | Command::Learn { cluster, .. }
+            | Command::Backup { cluster, .. }
             | Command::Note { cluster, .. } => cluster,
         }
+    }
+
+    /// The format that a watcher must understand to apply it.
+    fn format(&self) -> u32 {
+        match self {
+            Command::Backup { .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
+impl Proposal {
+    /// Commands of that time, in the oldest format that has them all: a watcher of a former version
+    /// goes on as long as it understands what is decided.
+    pub fn new(at: WallTime, commands: Vec<Command>) -> Proposal {
+        let format = commands.iter().map(Command::format).max().unwrap_or(1);
+        Proposal { format, at, commands, unknown: Unknown::new() }
     }
 }

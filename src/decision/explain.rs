@@ -113,6 +113,7 @@ fn outlined(situation: &Situation, findings: &[Finding]) -> ExplanationView {
         loss: String::new(),
         durability: price(situation),
         maintenance: situation.state.maintenance.views(),
+        backups: Vec::new(),
     }
 }
 

@@ -4,6 +4,8 @@
 //! MariaDB: the newest sequence number per replication domain and originating server, as
 //! `gtid_binlog_state` and `gtid_slave_pos` give it.
 
+mod parts;
+
 use super::topology::Flavor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

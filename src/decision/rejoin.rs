@@ -286,9 +286,22 @@ pub fn donor<'a>(
         None => {
             let others = situation.spec.servers.iter().filter(|other| other.name != server.name);
             let why: Vec<_> = others.filter_map(fits).collect();
-            Err(format!("there is no healthy server to copy from: {}", why.join("; ")))
+            Err(format!(
+                "there is no healthy server to copy from: {}; if there is a backup, bring it back: {}",
+                why.join("; "),
+                restore(situation, server)
+            ))
         }
     }
+}
+
+/// The last rung: what people run where no server can give its data.
+fn restore(situation: &Situation, server: &ServerSpec) -> String {
+    let (cluster, name, address) = (&situation.spec.name, &server.name, &server.address);
+    format!(
+        "regent backup restore {cluster} latest --into {address} --overwrite {name} --follow --user NAME \
+         --password-file FILE"
+    )
 }
 
 /// Why a server's data cannot be copied from that one.

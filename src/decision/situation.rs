@@ -3,6 +3,7 @@
 //! The leader makes one from its table of reports and the replicated state; `regent explain
 //! --situation` makes one from a file. All times in it are ages, so it means the same anywhere.
 
+use super::adoption::{self, Verdict};
 use super::cluster::{ClusterState, Command, Writer};
 use super::gtid::Gtids;
 use super::procedure::{Ending, Kind};
@@ -77,6 +78,37 @@ impl View {
 }
 
 impl Situation {
+    /// What one look at each server shows to somebody who asks no watcher.
+    pub fn at_a_glance(
+        spec: Arc<ClusterSpec>,
+        timing: Timing,
+        seen: Vec<(ServerName, Sight)>,
+    ) -> Situation {
+        let here = WatcherName::from("here");
+        let place = spec.servers.first().map(|server| server.data_center.clone());
+        let view = |sight: Sight| {
+            let channel = sight.status().and_then(Status::channel);
+            let connected = channel.is_some_and(|it| it.receiver == Receiver::Connected);
+            View { heard_source: connected.then_some(Duration::ZERO), ..View::fresh(sight) }
+        };
+        let views = seen
+            .into_iter()
+            .map(|(server, sight)| (server, BTreeMap::from([(here.clone(), view(sight))])));
+        let mut situation = Situation {
+            views: views.collect(),
+            watchers: place.into_iter().map(|place| (here.clone(), place)).collect(),
+            spec,
+            state: ClusterState::default(),
+            timing,
+            canary_stalled: None,
+            canary_refused: None,
+        };
+        if let Verdict::Primary { server: primary, .. } = adoption::verdict(&situation) {
+            situation.state.writer = Writer::Open { primary };
+        }
+        situation
+    }
+
     /// Watchers that make a majority.
     pub fn majority(&self) -> usize {
         self.watchers.len() / 2 + 1

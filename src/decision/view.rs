@@ -2,6 +2,7 @@
 //!
 //! The JSON shape of these types is a contract (`docs/api.md`): fields are added, never renamed.
 
+pub use super::backup::shown::{EndedView, RunView, ScheduleView};
 use super::plan::Progress;
 use super::topology::{ClusterName, DataCenter, Epoch, ProxyName, ServerName, WatcherName};
 use crate::clock::WallTime;
@@ -258,6 +259,9 @@ pub struct ClusterView {
     /// Why nothing is done right now about what is wrong, as a sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub waiting: String,
+    /// Its schedules of backups, in declared order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<ScheduleView>,
 }
 
 /// A server or a whole cluster that is left alone for a while.
@@ -444,6 +448,9 @@ pub struct ExplanationView {
     /// What is in maintenance; the whole cluster's notice names no server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub maintenance: Vec<MaintenanceView>,
+    /// Its schedules of backups, in declared order, with the servers that each could read from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<ScheduleView>,
 }
 
 /// One server's chance of being promoted.

@@ -7,7 +7,7 @@ use crate::clock::WallTime;
 use crate::decision::plan::Outcome;
 use crate::decision::report::Sight;
 use crate::decision::topology::ServerKey;
-use crate::decision::view::{ClusterView, StatusView};
+use crate::decision::view::{ClusterView, ScheduleView, StatusView};
 use prometheus::core::Collector;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -38,6 +38,7 @@ struct Shared {
     step_seconds: HistogramVec,
     events: IntCounterVec,
     announced: IntGauge,
+    backups: BackupMetrics,
     raft: RaftMetrics,
     /// What the last status named. Held while gauges are rewritten and while they are read, so
     /// that no scrape sees them half written.
@@ -53,6 +54,14 @@ struct RaftMetrics {
     sent: IntCounter,
     received: IntCounter,
     dropped: IntCounter,
+}
+
+/// What a status says of scheduled backups.
+struct BackupMetrics {
+    success: GaugeVec,
+    bytes: IntGaugeVec,
+    failures: IntGaugeVec,
+    running: IntGaugeVec,
 }
 
 #[derive(Default)]
@@ -95,6 +104,7 @@ impl Metrics {
             step_seconds: durations(all, "step_seconds", "Time of one attempt", &steps),
             events: counters(all, "events_total", "Events announced", &["kind"]),
             announced: gauge(all, "last_event_timestamp_milliseconds", "Newest event"),
+            backups: BackupMetrics::register(all),
             raft: RaftMetrics::register(all),
             seen: Mutex::default(),
             registry,
@@ -171,6 +181,7 @@ impl Metrics {
             gauges.reset();
         }
         shared.lag.reset();
+        shared.backups.reset();
         let mut servers = BTreeSet::new();
         for cluster in &status.clusters {
             self.observe_cluster(cluster);
@@ -210,6 +221,9 @@ impl Metrics {
         shared.epoch.with_label_values(&[name]).set(signed(cluster.epoch.0));
         for finding in &cluster.findings {
             shared.findings.with_label_values(&[name, &finding.kind]).inc();
+        }
+        for schedule in &cluster.backups {
+            shared.backups.observe(name, schedule);
         }
         for server in &cluster.servers {
             let labels = [name, server.name.as_str()];
@@ -253,6 +267,43 @@ impl RaftMetrics {
             sent: counter(registry, "peer_messages_sent_total", "Messages sent to watchers"),
             received: counter(registry, "peer_messages_received_total", "Messages from watchers"),
             dropped: counter(registry, "peer_messages_dropped_total", "Messages not sent"),
+        }
+    }
+}
+
+impl BackupMetrics {
+    fn register(registry: &Registry) -> BackupMetrics {
+        let labels = ["cluster", "schedule"];
+        let gauges = |name: &str, meaning: &str| gauges(registry, name, meaning, &labels);
+        let success = named("backup_last_success_timestamp_seconds", "When a run last succeeded");
+        BackupMetrics {
+            success: register(registry, GaugeVec::new(success, &labels)),
+            bytes: gauges("backup_stored_bytes", "Stored by the run that goes on, or the last one"),
+            failures: gauges("backup_failures", "Runs that failed since one succeeded"),
+            running: gauges("backup_running", "1 while a backup is made"),
+        }
+    }
+
+    fn reset(&self) {
+        self.success.reset();
+        for gauges in [&self.bytes, &self.failures, &self.running] {
+            gauges.reset();
+        }
+    }
+
+    fn observe(&self, cluster: &str, schedule: &ScheduleView) {
+        let labels = [cluster, schedule.name.as_str()];
+        let running = schedule.run.as_ref().filter(|run| run.watcher.is_some());
+        self.running.with_label_values(&labels).set(i64::from(running.is_some()));
+        let failures = i64::try_from(schedule.failures).unwrap_or(i64::MAX);
+        self.failures.with_label_values(&labels).set(failures);
+        let last = schedule.last_success.as_ref();
+        if let Some(last) = last {
+            let seconds = Duration::from_millis(last.at.0).as_secs_f64();
+            self.success.with_label_values(&labels).set(seconds);
+        }
+        if let Some(bytes) = running.map(|run| run.bytes).or(last.map(|last| last.bytes)) {
+            self.bytes.with_label_values(&labels).set(signed(bytes));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The loop around a watcher: wait for one event of any kind, let the watcher handle it, carry out
 //! what it ordered. All deciding happens in the middle part, which is synchronous.
 
+use super::backup::scheduled::Makers;
 use super::canaries::Canaries;
 use super::disk::{Disk, DiskError, DiskThread};
 use super::handle::{Asked, Desk, Handle, NodeHealth};
@@ -30,6 +31,9 @@ const BATCH: usize = 64;
 /// Between two updates of the metrics that need a whole status.
 const METRICS_PACE: Duration = Duration::from_secs(2);
 
+/// How long unfinished backups may take to be cleaned up when the process is told to stop.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// Request number of the metrics' own status.
 const OWN_STATUS: u64 = 0;
 
@@ -46,6 +50,7 @@ pub struct Turning {
     probes: Probes,
     orders: Orders,
     canaries: Canaries,
+    makers: Makers,
     metrics: Metrics,
     waiting: BTreeMap<u64, oneshot::Sender<Response>>,
     last_request: u64,
@@ -100,6 +105,7 @@ impl Turning {
             own: own.clone(),
             watchers: watchers.map(|spec| (spec.id.clone(), spec.data_center.clone())).collect(),
             clusters: config.clusters(),
+            backups: config.schedules(),
             timing: config.timing,
             seed,
         };
@@ -120,6 +126,7 @@ impl Turning {
         let orders = Orders::new(&config, &exports, clock, &metrics, &sender, &stop);
         let orders = orders.measured_by(&probes);
         let canaries = Canaries::new(&config, &own, clock, &sender);
+        let makers = Makers::new(&config, clock, &sender, &stop);
         let apis: BTreeMap<WatcherName, Endpoint> =
             config.watchers.iter().map(|spec| (spec.id.clone(), spec.api.clone())).collect();
         let (handle, desk) = Handle::open(own, apis);
@@ -134,6 +141,7 @@ impl Turning {
             probes,
             orders,
             canaries,
+            makers,
             metrics,
             waiting: BTreeMap::new(),
             last_request: OWN_STATUS,
@@ -150,7 +158,10 @@ impl Turning {
             // Cluster traffic before questions: a dashboard that polls must not delay a failover.
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => {
+                    self.makers.ended(FAREWELL).await;
+                    return Ok(());
+                }
                 Some(error) = self.broken.recv() => return Err(error.into()),
                 Some(input) = self.inbox.recv() => {
                     self.handle(input).await?;
@@ -223,6 +234,7 @@ impl Turning {
             Output::Canary { server, epoch, permit } => {
                 self.canaries.write(server, epoch, permit);
             }
+            Output::Backup(order) => self.makers.carry_out(order),
             Output::ToProxy { proxy, message } => self.peers.to_proxy(&proxy, message),
             Output::ToProxies { message } => self.peers.to_proxies(&message),
             Output::Announce(event) => {

@@ -263,6 +263,7 @@ impl Duty {
             | Command::Begin { .. }
             | Command::Maintain { .. }
             | Command::Learn { .. }
+            | Command::Backup { .. }
             | Command::Note { .. } => {}
         }
     }

@@ -3,13 +3,14 @@
 //! All of it is volatile. A new leader starts with an empty table of reports and can judge only
 //! after fresh reports from a majority; nothing is inherited but the replicated journal.
 
+use super::backups::Backups;
 use super::consensus::ReadReady;
 use super::duty::Duty;
 use super::machine::{Setup, Watcher};
 use super::probing::{News, Table};
 use super::{CanaryResult, Output, StepId};
 use crate::clock::{Moment, Now};
-use crate::decision::cluster::{ClusterState, Command, FORMAT, Proposal, State, Unknown, Writer};
+use crate::decision::cluster::{ClusterState, Command, Proposal, State, Writer};
 use crate::decision::explain::procedure_view;
 use crate::decision::lease::{FromProxy, Ledger, Route, Target, ToProxy};
 use crate::decision::maintenance::{self, Change};
@@ -39,6 +40,8 @@ pub(super) struct Leading {
     pub(super) table: Table,
     pub(super) ledger: Ledger,
     pub(super) duties: BTreeMap<ClusterName, Duty>,
+    /// Of the clusters that have schedules, or had some.
+    pub(super) backups: BTreeMap<ClusterName, Backups>,
     pub(super) sessions: BTreeMap<ProxyName, u64>,
     /// Renewals that no quorum round covers yet: proxy and the time it sent.
     renewals: BTreeMap<ProxyName, Moment>,
@@ -85,6 +88,7 @@ impl Leading {
             table: Table::default(),
             ledger: Ledger::inherited(now, &setup.timing),
             duties: setup.clusters.keys().map(duty).collect(),
+            backups: Backups::of_all(now, setup, state),
             sessions: BTreeMap::new(),
             renewals: BTreeMap::new(),
             rounds: BTreeMap::new(),
@@ -115,8 +119,9 @@ impl Leading {
     }
 
     pub(super) fn next_wakeup(&self) -> Moment {
-        let duties = self.duties.values().map(Duty::next).min();
-        duties.map_or(self.next_round, |duty| duty.min(self.next_round))
+        let duties = self.duties.values().map(Duty::next);
+        let next = duties.chain(self.backups.values().map(Backups::next)).min();
+        next.map_or(self.next_round, |next| next.min(self.next_round))
     }
 
     pub(super) fn note_report(
@@ -205,6 +210,9 @@ impl Leading {
             if let Some(duty) = self.duties.get_mut(command.cluster()) {
                 duty.applied(now, index, command, state.clusters.get(command.cluster()));
             }
+            if let Some(backups) = self.backups.get_mut(command.cluster()) {
+                backups.applied(now, index, command);
+            }
         }
     }
 
@@ -274,6 +282,7 @@ impl Watcher {
         for name in names {
             proposed |= self.judge(now, &mut leading, &name);
         }
+        proposed |= self.look_after_backups(now, &mut leading);
         self.leading = Some(leading);
         proposed
     }
@@ -306,6 +315,7 @@ impl Watcher {
             | Command::Finish { .. }
             | Command::Close { .. }
             | Command::Learn { .. }
+            | Command::Backup { .. }
             | Command::Note { .. } => Expects::Adoption,
         };
         let Some(index) = self.propose(now, commands) else {
@@ -344,8 +354,8 @@ impl Watcher {
         })
     }
 
-    fn propose(&mut self, now: Now, commands: Vec<Command>) -> Option<u64> {
-        let proposal = Proposal { format: FORMAT, at: now.wall, commands, unknown: Unknown::new() };
+    pub(super) fn propose(&mut self, now: Now, commands: Vec<Command>) -> Option<u64> {
+        let proposal = Proposal::new(now.wall, commands);
         let data = serde_json::to_vec(&proposal).ok()?;
         self.consensus.propose(data).ok().map(|proposed| proposed.index)
     }

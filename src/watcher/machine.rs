@@ -3,10 +3,12 @@
 
 use super::consensus::{Committed, Consensus, ConsensusError, Drained};
 use super::leading::Leading;
+use super::making::Making;
 use super::probing::Schedule;
 use super::requests;
 use super::{Input, Output, PeerMessage, StepOrder, Stored};
 use crate::clock::{Moment, Now};
+use crate::decision::backup::declared::Schedules;
 use crate::decision::cluster::{Command, FORMAT, Proposal, State, Writer};
 use crate::decision::lease::{FromProxy, ToProxy};
 use crate::decision::procedure::Ending;
@@ -31,6 +33,8 @@ pub struct Setup {
     pub watchers: BTreeMap<WatcherName, DataCenter>,
     /// The clusters as declared.
     pub clusters: Clusters,
+    /// When their backups are due.
+    pub backups: Schedules,
     /// How long things take.
     pub timing: Timing,
     /// Spreads probes and elections; decides nothing.
@@ -45,6 +49,7 @@ pub struct Watcher {
     pub(super) state: State,
     pub(super) applied: u64,
     pub(super) leading: Option<Leading>,
+    pub(super) making: Making,
     /// When each peer was last heard of.
     pub(super) heard: BTreeMap<WatcherName, Moment>,
     schedule: Schedule,
@@ -90,6 +95,9 @@ impl Watcher {
             Some(bytes) => decode_state(recovered.applied, bytes)?,
             None => State::default(),
         };
+        // What this watcher made when it died ended with it.
+        let mut making = Making::default();
+        making.follow(now.moment, &setup.own, &state, false);
         let schedule = Schedule::new(&setup.clusters, setup.timing, setup.seed, now.moment);
         Ok(Watcher {
             replayed_to: consensus.commit_index(),
@@ -98,6 +106,7 @@ impl Watcher {
             state,
             applied: recovered.applied,
             leading: None,
+            making,
             heard: BTreeMap::new(),
             schedule,
             outputs: Vec::new(),
@@ -136,6 +145,7 @@ impl Watcher {
                     leading.canary_done(now.moment, &server, result);
                 }
             }
+            Input::Backup(news) => self.backup_news(now.moment, news),
             Input::Request { id, request } => {
                 if let Some(response) = requests::answer(self, now, id, request) {
                     self.outputs.push(Output::Reply { id, response });
@@ -146,6 +156,7 @@ impl Watcher {
         if self.lead(now) {
             self.drain(now)?;
         }
+        self.report_backups(now.moment);
         for server in self.schedule.take_due(now.moment) {
             self.outputs.push(Output::Probe { server });
         }
@@ -160,6 +171,9 @@ impl Watcher {
         }
         if let Some(leading) = &self.leading {
             next = next.min(leading.next_wakeup());
+        }
+        if let Some(due) = self.making.next() {
+            next = next.min(due);
         }
         next
     }
@@ -200,6 +214,7 @@ impl Watcher {
                 }
             }
             PeerMessage::ProbeNow { cluster } => self.schedule.hurry(now.moment, &cluster),
+            PeerMessage::Backup(message) => self.backup_message(now.moment, &from, message),
         }
         Ok(())
     }
@@ -244,6 +259,7 @@ impl Watcher {
         if let Some((index, bytes)) = snapshot {
             self.state = decode_state(index, &bytes)?;
             self.applied = index;
+            self.follow_backups(now.moment, true);
         }
         if let Some(role) = role {
             self.leading = match (role.leads, self.leading.take()) {
@@ -291,6 +307,9 @@ impl Watcher {
         }
         if index > self.replayed_to {
             self.tell_proxies(&before);
+        }
+        if proposal.commands.iter().any(|command| matches!(command, Command::Backup { .. })) {
+            self.follow_backups(now.moment, index > self.replayed_to);
         }
         self.follow_up(now.moment, term, index, &proposal);
         Ok(())

@@ -6,15 +6,18 @@
 #![deny(clippy::disallowed_types)]
 
 mod account;
+mod backups;
 pub mod consensus;
 mod duty;
 mod leading;
 mod machine;
 mod maintaining;
+mod making;
 mod probing;
 mod requests;
 
 pub use machine::{Fatal, Setup, Watcher};
+pub use making::{BackupEnd, BackupMessage, BackupNews, BackupOrder, BackupSaid, BackupWord};
 
 use crate::clock::Moment;
 use crate::decision::lease::{FromProxy, ToProxy};
@@ -83,6 +86,8 @@ pub enum Input {
         /// What came of it.
         result: CanaryResult,
     },
+    /// A backup that was ordered of this watcher went on or ended.
+    Backup(BackupNews),
     /// Somebody asks for something.
     Request {
         /// Comes back in the reply.
@@ -135,6 +140,8 @@ pub enum Output {
         /// Not to be begun after this.
         permit: Moment,
     },
+    /// Make a backup, break one off, or see to one that ended.
+    Backup(BackupOrder),
     /// Answer a request.
     Reply {
         /// The request's id.
@@ -221,6 +228,8 @@ pub enum PeerMessage {
         /// The cluster.
         cluster: ClusterName,
     },
+    /// About a backup that a watcher makes.
+    Backup(BackupMessage),
 }
 
 /// What must be on disk before messages that depend on it may leave.

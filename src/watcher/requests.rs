@@ -28,7 +28,7 @@ use std::time::Duration;
 const EVENTS_LIMIT: usize = 1_000;
 
 /// A watcher that was heard of within this time is reachable.
-const REACHABLE: Duration = Duration::from_secs(3);
+pub(super) const REACHABLE: Duration = Duration::from_secs(3);
 
 /// The answer, or none when it follows once a proposal is applied.
 pub(super) fn answer(
@@ -68,7 +68,7 @@ fn as_leader(
 ) -> Result<Answer, Refusal> {
     let response = match request {
         Request::Status { cluster } => {
-            Response::Status(status(watcher, now.moment, leading, cluster.as_ref())?)
+            Response::Status(status(watcher, now, leading, cluster.as_ref())?)
         }
         Request::Explain { cluster, without } => {
             let mut situation = known(watcher, now.moment, leading, &cluster)?;
@@ -83,6 +83,7 @@ fn as_leader(
             };
             let past = duty.filter(|_| without.is_none()).map(|duty| duty.past(now.moment));
             let mut view = explain(&situation, &lasting, &past.unwrap_or_default());
+            view.backups = watcher.explained_backups(now, leading, &situation);
             if let Some(open) = &situation.state.procedure {
                 view.reasons.insert(0, format!("{} {} is open already", open.kind, open.id));
             }
@@ -332,17 +333,19 @@ fn events(
 
 fn status(
     watcher: &Watcher,
-    now: Moment,
+    at: Now,
     leading: &Leading,
     only: Option<&ClusterName>,
 ) -> Result<StatusView, Refusal> {
+    let now = at.moment;
     if let Some(name) = only {
         known(watcher, now, leading, name)?;
     }
     let names = watcher.setup.clusters.keys().filter(|name| only.is_none_or(|only| only == *name));
     let clusters = names.filter_map(|name| {
         let situation = watcher.situation(now, leading, name)?;
-        let view = cluster_view(&situation, history(watcher, &situation), leading, now);
+        let mut view = cluster_view(&situation, history(watcher, &situation), leading, now);
+        view.backups = watcher.shown_backups(at, leading, name);
         Some(view)
     });
     let own = &watcher.setup.own;
@@ -418,6 +421,7 @@ fn cluster_view(
         procedure: open.map(|open| leading.shown(&situation.spec.name, open)),
         maintenance: state.maintenance.views(),
         waiting: duty.and_then(|duty| waiting(situation, &findings, duty, now)).unwrap_or_default(),
+        backups: Vec::new(),
     }
 }
 

@@ -5,7 +5,9 @@ use super::{id, wall, zone};
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use regent::clock::{Moment, WallTime};
-use regent::decision::backup::duty::{BEAT, Duty, PAUSE, SILENT, Watch, outlook};
+use regent::decision::backup::duty::{
+    BEAT, Duty, PAUSE, SILENT, TRUSTED, Watch, YIELDED, forgotten, outlook,
+};
 use regent::decision::backup::runs::{
     ATTEMPTS, Account, Attempt, Change, Outcome, Rejected, Run, RunState, Runs,
 };
@@ -26,7 +28,7 @@ fn begin(slot: u64, number: u32, watcher: &str) -> Change {
 
 fn finish(slot: u64, number: u32) -> Change {
     let backup = id(&format!("{slot}-{number}"));
-    Change::Finish { attempt: attempt(slot, number), backup }
+    Change::Finish { attempt: attempt(slot, number), backup, bytes: 9 }
 }
 
 fn fail(slot: u64, number: u32, again: bool) -> Change {
@@ -65,7 +67,8 @@ fn a_run_goes_from_beginning_to_end() {
     assert!(told.1.ends_with("attempt 1: made 100-1"), "{}", told.1);
     let account = account(&runs);
     assert_eq!(account.open, None);
-    assert_eq!(account.ended[0].outcome, Outcome::Done { backup: id("100-1") });
+    let done = Outcome::Done { backup: id("100-1"), bytes: 9 };
+    assert_eq!(account.ended[0].outcome, done);
 }
 
 #[test]
@@ -159,6 +162,88 @@ fn failed_attempts_are_made_again_but_not_for_ever() {
     assert_eq!(account(&runs).open, None);
     let why = "the tool ended with 3".to_owned();
     assert_eq!(account(&runs).ended[0].outcome, Outcome::Failed { why });
+}
+
+#[test]
+fn what_makes_way_has_not_failed_and_is_made_again_soon() {
+    let (mut runs, mut watch) = (declared(), Watch::default());
+    let (cluster, name, schedule) = nightly();
+    let owner = Owner { cluster: &cluster, schedule: &name };
+    let says = schedule.to_string();
+    runs.apply(WallTime(0), &Change::Declare { schedule: name.clone(), says }).unwrap();
+    let slot = wall("2026-06-02T02:30:00+02:00");
+    let mut now = Moment::ZERO;
+    for number in 1..=3 * ATTEMPTS {
+        runs.apply(slot, &begin(slot.0, number, "paris")).unwrap();
+        let made_way =
+            Change::Yield { attempt: attempt(slot.0, number), why: "is promoted".to_owned() };
+        let told = runs.apply(slot, &made_way).unwrap().unwrap();
+        assert_eq!(told.0, "backup_yielded");
+        assert_eq!(runs.apply(slot, &made_way), Err(Rejected::Outdated));
+        assert_eq!(runs.apply(slot, &finish(slot.0, number)), Err(Rejected::Outdated));
+        watch.look(now, &runs);
+        assert_eq!(watch.duty(owner, &schedule, &runs, (slot, now)), None);
+        now = now + YIELDED;
+        let next = Duty::Begin { attempt: attempt(slot.0, number + 1) };
+        assert_eq!(watch.duty(owner, &schedule, &runs, (slot, now)), Some(next));
+    }
+    assert_eq!(account(&runs).open.as_ref().unwrap().failures(), 0);
+}
+
+#[test]
+fn a_slot_that_nobody_began_is_told_as_missed_and_stays_missed() {
+    let mut runs = declared();
+    let miss = |slot: u64| Change::Miss {
+        schedule: NIGHTLY.into(),
+        slot: Slot(WallTime(slot)),
+        why: "db2 is 700 s behind".to_owned(),
+    };
+    runs.apply(WallTime(50), &begin(100, 1, "paris")).unwrap();
+    assert_eq!(runs.apply(WallTime(60), &miss(200)), Err(Rejected::Busy(Slot(WallTime(100)))));
+    runs.apply(WallTime(70), &finish(100, 1)).unwrap();
+    assert_eq!(runs.apply(WallTime(80), &miss(100)), Err(Rejected::Served));
+    let told = runs.apply(WallTime(90), &miss(300)).unwrap().unwrap();
+    assert_eq!(told.0, "backup_missed");
+    assert!(told.1.ends_with("was not made: db2 is 700 s behind"), "{}", told.1);
+    let superseded = Err(Rejected::Superseded(Slot(WallTime(300))));
+    assert_eq!(runs.apply(WallTime(95), &begin(200, 1, "paris")), superseded);
+    assert_eq!(account(&runs).ended.back().unwrap().attempts, 0);
+    runs.apply(WallTime(99), &begin(400, 1, "paris")).unwrap();
+}
+
+#[test]
+fn a_sign_of_life_counts_without_an_entry() {
+    let (mut runs, mut watch) = (declared(), Watch::default());
+    let (cluster, name, schedule) = nightly();
+    let owner = Owner { cluster: &cluster, schedule: &name };
+    let says = schedule.to_string();
+    runs.apply(WallTime(0), &Change::Declare { schedule: name.clone(), says }).unwrap();
+    let slot = wall("2026-06-02T02:30:00+02:00");
+    runs.apply(slot, &begin(slot.0, 1, "paris")).unwrap();
+    let duty = |watch: &Watch, now| watch.duty(owner, &schedule, &runs, (slot, now));
+    watch.look(Moment::ZERO, &runs);
+    let later = Moment::ZERO + SILENT;
+    watch.heard(later, &attempt(slot.0, 2));
+    assert!(duty(&watch, later).is_some(), "another attempt was heard");
+    watch.heard(later, &attempt(slot.0, 1));
+    watch.look(later + BEAT, &runs);
+    assert_eq!(duty(&watch, later + SILENT - BEAT), None);
+    assert!(duty(&watch, later + SILENT).is_some());
+    assert!(TRUSTED + BEAT < SILENT, "a watcher stops before it is taken for dead");
+}
+
+#[test]
+fn schedules_that_are_declared_no_longer_are_forgotten_once_their_run_is_over() {
+    let mut runs = declared();
+    runs.apply(WallTime(1), &begin(100, 1, "paris")).unwrap();
+    let name = ScheduleName::from(NIGHTLY);
+    assert_eq!(forgotten(&runs, &BTreeSet::from([&name])), []);
+    for _ in 0..2 {
+        for change in forgotten(&runs, &BTreeSet::new()) {
+            runs.apply(WallTime(2), &change).unwrap();
+        }
+    }
+    assert!(runs.is_empty(), "{runs:?}");
 }
 
 #[test]

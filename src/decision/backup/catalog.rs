@@ -2,6 +2,8 @@
 
 use super::manifest::{Manifest, ManifestError, Method};
 use super::names::BackupId;
+use super::proof::{Proof, ProofError, Verdict};
+use super::runs::Attempt;
 use crate::clock::WallTime;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::{ClusterName, ServerName};
@@ -16,7 +18,7 @@ pub struct Catalog {
     pub target: String,
     /// Those that are there, the newest first.
     pub backups: Vec<Entry>,
-    /// Manifests that cannot be used, with what is wrong.
+    /// Manifests and proofs that cannot be used, with what is wrong.
     pub unusable: Vec<Unusable>,
 }
 
@@ -31,7 +33,7 @@ pub struct Entry {
     pub method: Method,
     /// When it was begun.
     pub begun: WallTime,
-    /// When its last part was stored.
+    /// When all of it had been read.
     pub ended: WallTime,
     /// How many bytes are stored.
     pub bytes: u64,
@@ -41,9 +43,17 @@ pub struct Entry {
     pub encrypted: bool,
     /// Every transaction that is in it.
     pub position: Gtids,
+    /// What is known of its worth.
+    #[serde(default)]
+    pub proof: Verdict,
+    /// The attempt of a scheduled run that made it; absent when somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Attempt>,
+    /// The object that holds its data.
+    pub object: String,
 }
 
-/// A manifest that cannot be used.
+/// A manifest or a proof that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unusable {
     /// The object.
@@ -73,9 +83,23 @@ impl Catalog {
         }
     }
 
-    /// The newest backup.
+    /// Takes in what is known of a backup's worth, as it was found under that name.
+    pub fn judge(&mut self, object: &str, id: &BackupId, read: Result<Proof, ProofError>) {
+        match read {
+            Ok(proof) => {
+                let of = self.backups.iter_mut().filter(|entry| &entry.id == id);
+                of.for_each(|entry| entry.proof = proof.verdict());
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.unusable.push(Unusable { object: object.to_owned(), why });
+            }
+        }
+    }
+
+    /// The newest backup that is not known to be worth nothing.
     pub fn latest(&self) -> Option<&Entry> {
-        self.backups.first()
+        self.backups.iter().find(|entry| !entry.proof.is_failed())
     }
 }
 
@@ -92,6 +116,9 @@ impl Entry {
             plain_bytes: manifest.plain_bytes,
             encrypted: !manifest.encrypted_to.is_empty(),
             position: manifest.position.clone(),
+            proof: Verdict::Unproven,
+            run: manifest.run.clone(),
+            object: manifest.object.clone(),
         }
     }
 }
@@ -99,6 +126,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::super::manifest::tests::manifest;
+    use super::super::proof::How;
+    use super::super::proof::tests::check;
     use super::*;
 
     #[test]
@@ -112,5 +141,21 @@ mod tests {
         assert_eq!(begun, [3_000, 2_000, 1_000]);
         assert_eq!(catalog.latest().map(|entry| entry.begun.0), Some(3_000));
         assert_eq!(catalog.unusable[0].object, "shop/manifests/bad.json");
+    }
+
+    #[test]
+    fn a_proof_belongs_to_its_backup_and_a_bad_one_hides_none() {
+        let mut catalog = Catalog::new("shop".into(), "local".to_owned());
+        let (old, new) = (manifest(1_000, "db1"), manifest(2_000, "db1"));
+        for each in [&old, &new] {
+            catalog.add("x", Ok(each.clone()));
+        }
+        let mut failed = Proof::new("shop".into(), new.id.clone());
+        failed.note(How::Read, check(5_000, false));
+        catalog.judge("x", &new.id, Ok(failed));
+        catalog.judge("shop/proofs/old.json", &old.id, Err(ProofError::TooLarge));
+        assert!(catalog.backups[0].proof.is_failed());
+        assert_eq!(catalog.latest().map(|entry| &entry.id), Some(&old.id));
+        assert_eq!(catalog.unusable[0].object, "shop/proofs/old.json");
     }
 }

@@ -7,6 +7,7 @@ use crate::decision::diagnosis::{Finding, FindingKind, diagnose};
 use crate::decision::plan::Step;
 use crate::decision::situation::Situation;
 use crate::decision::topology::{DataCenter, ServerName, ServerSpec};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What a schedule wants of the server that its backups read from.
@@ -18,6 +19,18 @@ pub struct Wish {
     pub primary: bool,
     /// How far behind a replica may be, on purpose or not.
     pub max_lag: Duration,
+    /// Those that can be read from at all: those with an agent, where files are copied; all when absent.
+    pub only: Option<BTreeSet<ServerName>>,
+}
+
+/// How far behind a replica may be unless somebody says so.
+pub const USUAL_LAG: Duration = Duration::from_secs(600);
+
+impl Default for Wish {
+    /// Any replica that is not ten minutes behind.
+    fn default() -> Wish {
+        Wish { from: Vec::new(), primary: false, max_lag: USUAL_LAG, only: None }
+    }
 }
 
 /// A place that a backup rather reads from.
@@ -47,6 +60,25 @@ pub struct Choice {
     pub hindrance: Option<String>,
     /// All servers, the best one first, those that are not fit last.
     pub servers: Vec<Fitness>,
+}
+
+/// No server is fit to be read from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no server can be backed up now: {}", self.0.why_none())]
+pub struct NoSource(pub Choice);
+
+impl Choice {
+    /// Why no server was chosen, in one sentence.
+    pub fn why_none(&self) -> String {
+        if let Some(hindrance) = &self.hindrance {
+            return hindrance.clone();
+        }
+        let refused = self.servers.iter().filter_map(|fitness| {
+            let why = fitness.refused.as_ref()?;
+            Some(format!("{} {why}", fitness.server))
+        });
+        refused.collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// How fit one server is.
@@ -152,6 +184,9 @@ fn refusal(
     findings: &[Finding],
     server: &ServerSpec,
 ) -> Option<String> {
+    if wish.only.as_ref().is_some_and(|only| !only.contains(&server.name)) {
+        return Some("has no agent, which a physical backup needs".to_owned());
+    }
     let primary = is_primary(situation, server);
     if primary && !wish.primary {
         return Some("is the primary, which this schedule does not allow".to_owned());

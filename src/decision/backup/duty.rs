@@ -4,21 +4,28 @@
 //! what it saw itself. A new leader counts from its own beginning, so a change of leaders or a wall
 //! clock that jumps ends no run that goes well.
 
-use super::runs::{ATTEMPTS, Account, Attempt, RunState, Runs};
+use super::runs::{ATTEMPTS, Account, Attempt, Change, RunState, Runs};
 use super::schedule::{Outlook, Owner, Schedule, Slot};
 use crate::clock::{Moment, WallTime};
 use crate::decision::topology::ScheduleName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Between two signs of life that a watcher gives while it makes a backup.
-pub const BEAT: Duration = Duration::from_secs(10);
+pub const BEAT: Duration = Duration::from_secs(2);
 
 /// An attempt that is not heard for so long is taken over.
-pub const SILENT: Duration = Duration::from_secs(60);
+pub const SILENT: Duration = Duration::from_secs(15);
+
+/// For so long after a sign of life that its leader confirmed, a watcher may go on with an attempt:
+/// it has surely ended before anybody takes it over.
+pub const TRUSTED: Duration = Duration::from_secs(12);
 
 /// After the first failed attempt the next one waits so long, after each further one twice that.
 pub const PAUSE: Duration = Duration::from_secs(60);
+
+/// An attempt that made way is followed by the next one after so long, if nothing stands in its way.
+pub const YIELDED: Duration = Duration::from_secs(5);
 
 /// What is to be done about one schedule now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +93,15 @@ impl Watch {
         }
     }
 
+    /// An attempt gave a sign of life.
+    pub fn heard(&mut self, now: Moment, attempt: &Attempt) {
+        let seen = self.seen.get_mut(&attempt.schedule);
+        let same = |seen: &&mut Seen| (seen.slot, seen.attempt) == (attempt.slot, attempt.number);
+        if let Some(seen) = seen.filter(same) {
+            seen.heard = now;
+        }
+    }
+
     /// What is to be done about a schedule; `None` when there is nothing to do now.
     pub fn duty(
         &self,
@@ -114,7 +130,7 @@ impl Watch {
                 give_up(format!("it took longer than {} s", schedule.timeout.as_secs()))
             }
             RunState::Running { watcher, .. } if quiet >= SILENT => {
-                if run.attempt >= ATTEMPTS {
+                if run.failures() + 1 >= ATTEMPTS {
                     return give_up(format!("{watcher} was not heard for {} s", quiet.as_secs()));
                 }
                 Some(Duty::Begin { attempt: attempt(run.slot, run.attempt + 1) })
@@ -123,13 +139,30 @@ impl Watch {
             RunState::Waiting { why, .. } if wall >= schedule.planned(owner, run.slot).until => {
                 give_up(format!("its time is over; the last attempt ended with: {why}"))
             }
-            RunState::Waiting { .. } => (quiet >= pause(run.attempt))
-                .then(|| Duty::Begin { attempt: attempt(run.slot, run.attempt + 1) }),
+            RunState::Waiting { yielded, .. } => {
+                let pause = if *yielded { YIELDED } else { pause(run.failures()) };
+                let next = attempt(run.slot, run.attempt.saturating_add(1));
+                (quiet >= pause).then_some(Duty::Begin { attempt: next })
+            }
         }
     }
 }
 
-/// How long the attempt after that one waits.
+/// What is to be done about schedules that are declared no longer.
+pub fn forgotten(runs: &Runs, declared: &BTreeSet<&ScheduleName>) -> Vec<Change> {
+    let gone = runs.schedules.iter().filter(|(name, _)| !declared.contains(name));
+    let change = |(name, account): (&ScheduleName, &Account)| match &account.open {
+        None => Change::Forget { schedule: name.clone() },
+        Some(run) => {
+            let (schedule, slot, number) = (name.clone(), run.slot, run.attempt);
+            let why = "its schedule is declared no longer".to_owned();
+            Change::Fail { attempt: Attempt { schedule, slot, number }, why, again: false }
+        }
+    };
+    gone.map(change).collect()
+}
+
+/// How long the attempt after so many failed ones waits.
 fn pause(failed: u32) -> Duration {
     PAUSE * 2_u32.pow(failed.saturating_sub(1).min(ATTEMPTS))
 }

@@ -1,6 +1,8 @@
 //! What is known of one backup. Written last; without it there is no backup.
 
+use super::counts::Counts;
 use super::names::{self, BackupId};
+use super::runs::Attempt;
 use crate::clock::WallTime;
 use crate::decision::cluster::Unknown;
 use crate::decision::gtid::Gtids;
@@ -16,7 +18,7 @@ pub const MOST_BYTES: usize = 8 << 20;
 /// The most parts that S3 takes for one object.
 pub const MOST_PARTS: usize = 10_000;
 /// The largest part: whole parts are held in memory.
-pub const LARGEST_PART: u64 = 512 << 20;
+pub const LARGEST_PART: u64 = 1 << 30;
 
 /// All that is known of one backup, without which its data is worth nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,10 +45,13 @@ pub struct Manifest {
     pub tool: String,
     /// When it was begun.
     pub begun: WallTime,
-    /// When its last part was stored.
+    /// When all of it had been read.
     pub ended: WallTime,
     /// The schemas in it.
     pub schemas: Vec<String>,
+    /// The server's `lower_case_table_names`, which says what names mean.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub lower_case_table_names: u8,
     /// Accounts that the server could not tell, and that are therefore missing.
     #[serde(default)]
     pub accounts_left_out: Vec<String>,
@@ -66,9 +71,19 @@ pub struct Manifest {
     pub sha256: Sha256,
     /// The object's parts, one after the other.
     pub parts: Vec<Part>,
+    /// What its tables held at its position; absent where nobody wanted that counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Counts>,
+    /// The attempt of a scheduled run that made it; absent when somebody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Attempt>,
     /// What newer versions added.
     #[serde(flatten)]
     pub unknown: Unknown,
+}
+
+fn is_usual(lower_case_table_names: &u8) -> bool {
+    *lower_case_table_names == 0
 }
 
 /// How a backup is made.
@@ -286,6 +301,7 @@ pub(super) mod tests {
             begun: WallTime(begun),
             ended: WallTime(begun + 1_000),
             schemas: vec!["shop".to_owned()],
+            lower_case_table_names: 0,
             accounts_left_out: Vec::new(),
             plain_bytes: 40,
             accounts_at: 30,
@@ -294,6 +310,8 @@ pub(super) mod tests {
             bytes: 10,
             sha256: Sha256([9; 32]),
             parts: vec![part, part],
+            tables: None,
+            run: None,
             unknown: Unknown::new(),
         }
     }

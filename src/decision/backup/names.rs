@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! CLUSTER/manifests/ID.json          written last: a backup exists when this does
+//! CLUSTER/holds/ID.json              while it is there, nobody removes that backup
 //! CLUSTER/data/ID.sql.zst[.age]      one file that `age`, `zstd` and `mysql` can read without Regent;
 //!                                    `.xbstream` or `.tar` for `mbstream` and `tar` when it is physical
+//! CLUSTER/proofs/ID.json             what is known of its worth, once somebody looked
 //! ```
 
 use super::manifest::Method;
@@ -76,6 +78,22 @@ pub fn manifests_of(cluster: &ClusterName) -> String {
     format!("{cluster}/manifests/")
 }
 
+/// Where the notes are that forbid to remove some of a cluster's backups.
+pub fn holds_of(cluster: &ClusterName) -> String {
+    format!("{cluster}/holds/")
+}
+
+/// The note that forbids to remove a backup.
+pub fn hold(cluster: &ClusterName, id: &BackupId) -> String {
+    format!("{}{id}.json", holds_of(cluster))
+}
+
+/// The backup that a note of this name holds; none for a name that Regent does not give.
+pub fn held_by(cluster: &ClusterName, hold: &str) -> Option<BackupId> {
+    let name = hold.strip_prefix(&holds_of(cluster))?.strip_suffix(".json")?;
+    BackupId::parse(name).ok()
+}
+
 /// Where a cluster's data is.
 pub fn data_of(cluster: &ClusterName) -> String {
     format!("{cluster}/data/")
@@ -92,10 +110,28 @@ pub fn data(cluster: &ClusterName, id: &BackupId, method: Method, encrypted: boo
     format!("{}{id}.{}.zst{end}", data_of(cluster), method.extension())
 }
 
+/// Where a cluster's proofs are.
+pub fn proofs_of(cluster: &ClusterName) -> String {
+    format!("{cluster}/proofs/")
+}
+
+/// What is known of a backup's worth.
+pub fn proof(cluster: &ClusterName, id: &BackupId) -> String {
+    format!("{}{id}.json", proofs_of(cluster))
+}
+
 /// The backup that a manifest of this name belongs to; none for a name that Regent does not give.
 pub fn id_of(cluster: &ClusterName, manifest: &str) -> Option<BackupId> {
     let name = manifest.strip_prefix(&manifests_of(cluster))?.strip_suffix(".json")?;
     BackupId::parse(name).ok()
+}
+
+/// Whether a file in the folder of data is named as Regent names them: a moment, a server, an ending.
+pub(super) fn is_data(name: &str) -> bool {
+    let moment = name.split('-').next().unwrap_or_default();
+    let digits = moment.bytes().filter(u8::is_ascii_digit).count();
+    let plain = BackupId::parse(name).is_ok();
+    plain && moment.len() == 19 && digits == 17 && moment.ends_with('Z') && name.contains('.')
 }
 
 #[cfg(test)]
@@ -107,7 +143,10 @@ mod tests {
         let cluster = ClusterName::from("shop");
         let id = BackupId::new(WallTime(1_795_365_900_123), &ServerName::from("db2"));
         assert!(id.as_str().ends_with("123Z-db2"), "{id}");
+        assert!(is_data(&format!("{id}.sql.zst")) && !is_data("notes.txt"));
         assert_eq!(id_of(&cluster, &manifest(&cluster, &id)), Some(id.clone()));
+        assert_eq!(held_by(&cluster, &hold(&cluster, &id)), Some(id.clone()));
+        assert_eq!(held_by(&cluster, &manifest(&cluster, &id)), None);
         assert_eq!(id_of(&cluster, &data(&cluster, &id, Method::Logical, true)), None);
         assert_eq!(id_of(&ClusterName::from("other"), &manifest(&cluster, &id)), None);
         let later = BackupId::new(WallTime(1_795_365_900_124), &ServerName::from("db1"));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-/// Attempts per run; the next slot is another chance.
+/// Attempts of one run that may fail; the next slot is another chance. What yields does not fail.
 pub const ATTEMPTS: u32 = 5;
 
 /// Ended runs kept per schedule.
@@ -65,6 +65,9 @@ pub struct Run {
     /// Servers on which attempts of this run failed or fell silent, once per attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<ServerName>,
+    /// The watchers that made those attempts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried_by: Vec<WatcherName>,
     /// What newer versions added.
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -95,6 +98,9 @@ pub enum RunState {
         why: String,
         /// Since when.
         since: WallTime,
+        /// Whether it only made way for something more important.
+        #[serde(default)]
+        yielded: bool,
     },
 }
 
@@ -105,7 +111,7 @@ pub struct Ended {
     pub slot: Slot,
     /// When it ended.
     pub at: WallTime,
-    /// How many attempts it took.
+    /// How many attempts it took; none when nobody began it in its time.
     pub attempts: u32,
     /// How.
     pub outcome: Outcome,
@@ -122,6 +128,9 @@ pub enum Outcome {
     Done {
         /// Its name.
         backup: BackupId,
+        /// How many bytes it has at its target.
+        #[serde(default)]
+        bytes: u64,
     },
     /// Without.
     Failed {
@@ -163,6 +172,15 @@ pub enum Change {
         /// Which.
         schedule: ScheduleName,
     },
+    /// A slot gets no run: nothing was begun while that was possible.
+    Miss {
+        /// Whose slot.
+        schedule: ScheduleName,
+        /// Which; older ones are missed with it.
+        slot: Slot,
+        /// Why.
+        why: String,
+    },
     /// An attempt begins: the first one of a slot, or the next one after a failed or silent one.
     Begin {
         /// Which.
@@ -185,6 +203,16 @@ pub enum Change {
         attempt: Attempt,
         /// The backup.
         backup: BackupId,
+        /// How many bytes it has at its target.
+        #[serde(default)]
+        bytes: u64,
+    },
+    /// An attempt makes way for something more important, and another one follows it.
+    Yield {
+        /// Which.
+        attempt: Attempt,
+        /// For what.
+        why: String,
     },
     /// An attempt failed, or is given up.
     Fail {
@@ -216,7 +244,7 @@ pub enum Rejected {
     #[error("that attempt is not, or no longer, the newest one of an open run")]
     Outdated,
     /// There were enough.
-    #[error("a run has no more than {ATTEMPTS} attempts")]
+    #[error("no more than {ATTEMPTS} attempts of a run may fail")]
     TooMany,
 }
 
@@ -224,11 +252,17 @@ pub enum Rejected {
 pub type Told = Option<(&'static str, String)>;
 
 impl Runs {
+    /// Whether nothing was ever declared.
+    pub fn is_empty(&self) -> bool {
+        self.schedules.is_empty() && self.unknown.is_empty()
+    }
+
     /// Records a change that was made at that time by the clock of the leader then.
     pub fn apply(&mut self, at: WallTime, change: &Change) -> Result<Told, Rejected> {
         match change {
             Change::Declare { schedule, says } => Ok(self.declare(at, schedule, says)),
             Change::Forget { schedule } => self.forget(schedule),
+            Change::Miss { schedule, slot, why } => self.miss(at, schedule, *slot, why),
             Change::Begin { attempt, watcher, server } => {
                 self.account(attempt)?.begin(at, attempt, watcher, server)?;
                 let text = format!("{attempt}: {watcher} reads from {server}");
@@ -243,14 +277,15 @@ impl Runs {
                 *bytes = *stored;
                 Ok(None)
             }
-            Change::Finish { attempt, backup } => {
+            Change::Finish { attempt, backup, bytes } => {
                 let account = self.account(attempt)?;
                 if !matches!(account.current(attempt)?.state, RunState::Running { .. }) {
                     return Err(Rejected::Outdated);
                 }
-                account.end(at, Outcome::Done { backup: backup.clone() });
+                account.end(at, Outcome::Done { backup: backup.clone(), bytes: *bytes });
                 Ok(Some(("backup_done", format!("{attempt}: made {backup}"))))
             }
+            Change::Yield { attempt, why } => self.make_way(at, attempt, why),
             Change::Fail { attempt, why, again } => self.fail(at, attempt, why, *again),
         }
     }
@@ -274,6 +309,24 @@ impl Runs {
         Ok(Some(("backup_forgotten", format!("backup {schedule} comes no longer"))))
     }
 
+    fn miss(
+        &mut self,
+        at: WallTime,
+        schedule: &ScheduleName,
+        slot: Slot,
+        why: &str,
+    ) -> Result<Told, Rejected> {
+        let account = self.schedules.get_mut(schedule).ok_or(Rejected::NoSuchSchedule)?;
+        if let Some(open) = &account.open {
+            return Err(Rejected::Busy(open.slot));
+        }
+        account.is_news(at, slot)?;
+        let why: String = why.chars().take(MOST_REASON).collect();
+        let text = format!("backup {schedule} of {slot} was not made: {why}");
+        account.close(at, slot, 0, Outcome::Failed { why });
+        Ok(Some(("backup_missed", text)))
+    }
+
     fn fail(
         &mut self,
         at: WallTime,
@@ -284,13 +337,13 @@ impl Runs {
         let account = self.account(attempt)?;
         let run = account.current(attempt)?;
         let why: String = why.chars().take(MOST_REASON).collect();
-        if again && attempt.number < ATTEMPTS {
-            let RunState::Running { server, .. } = &run.state else {
+        if again && run.failures() + 1 < ATTEMPTS {
+            if !matches!(run.state, RunState::Running { .. }) {
                 return Err(Rejected::Outdated);
-            };
-            run.tried.push(server.clone());
+            }
+            run.count_failure();
             let text = format!("{attempt}: {why}");
-            run.state = RunState::Waiting { why, since: at };
+            run.state = RunState::Waiting { why, since: at, yielded: false };
             return Ok(Some(("backup_attempt_failed", text)));
         }
         let text = format!("{attempt}, the last one: {why}");
@@ -298,8 +351,41 @@ impl Runs {
         Ok(Some(("backup_failed", text)))
     }
 
+    fn make_way(&mut self, at: WallTime, attempt: &Attempt, why: &str) -> Result<Told, Rejected> {
+        let run = self.account(attempt)?.current(attempt)?;
+        if !matches!(run.state, RunState::Running { .. }) {
+            return Err(Rejected::Outdated);
+        }
+        let why: String = why.chars().take(MOST_REASON).collect();
+        let text = format!("{attempt} makes way and will be made again: its server {why}");
+        run.state = RunState::Waiting { why, since: at, yielded: true };
+        Ok(Some(("backup_yielded", text)))
+    }
+
     fn account(&mut self, attempt: &Attempt) -> Result<&mut Account, Rejected> {
         self.schedules.get_mut(&attempt.schedule).ok_or(Rejected::NoSuchSchedule)
+    }
+}
+
+impl Run {
+    /// How many of its attempts failed or fell silent.
+    pub fn failures(&self) -> u32 {
+        u32::try_from(self.tried.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The newest attempt, while a watcher makes it.
+    pub fn running(&self, schedule: &ScheduleName) -> Option<(Attempt, &WatcherName, &ServerName)> {
+        let RunState::Running { watcher, server, .. } = &self.state else { return None };
+        let (schedule, slot, number) = (schedule.clone(), self.slot, self.attempt);
+        Some((Attempt { schedule, slot, number }, watcher, server))
+    }
+
+    /// The attempt that runs, if one does, has failed.
+    fn count_failure(&mut self) {
+        if let RunState::Running { watcher, server, .. } = &self.state {
+            self.tried.push(server.clone());
+            self.tried_by.push(watcher.clone());
+        }
     }
 }
 
@@ -336,37 +422,47 @@ impl Account {
             if attempt.number != run.attempt.saturating_add(1) {
                 return Err(Rejected::Outdated);
             }
-            if attempt.number > ATTEMPTS {
+            let unanswered = matches!(run.state, RunState::Running { .. });
+            if run.failures() + u32::from(unanswered) >= ATTEMPTS {
                 return Err(Rejected::TooMany);
             }
-            if let RunState::Running { server, .. } = &run.state {
-                run.tried.push(server.clone());
-            }
+            run.count_failure();
             run.attempt = attempt.number;
             run.state = running;
             return Ok(());
         }
-        let believed = Slot(later(at, CLOCKS_DIFFER));
-        let newest = self.ended.iter().map(|ended| ended.slot).filter(|slot| *slot <= believed);
-        match newest.max() {
-            Some(newest) if newest == attempt.slot => return Err(Rejected::Served),
-            Some(newest) if newest > attempt.slot => return Err(Rejected::Superseded(newest)),
-            Some(_) | None => {}
-        }
+        self.is_news(at, attempt.slot)?;
         if attempt.number != 1 {
             return Err(Rejected::Outdated);
         }
-        // What a clock far ahead wrote down must not stand in the way when that time comes.
-        self.ended.retain(|ended| ended.slot <= believed);
+        self.forget_ahead(at);
         self.open = Some(Run {
             slot: attempt.slot,
             opened: at,
             attempt: 1,
             state: running,
             tried: Vec::new(),
+            tried_by: Vec::new(),
             unknown: Unknown::new(),
         });
         Ok(())
+    }
+
+    /// Whether neither that slot nor a newer one had its run.
+    fn is_news(&self, at: WallTime, slot: Slot) -> Result<(), Rejected> {
+        let believed = Slot(later(at, CLOCKS_DIFFER));
+        let newest = self.ended.iter().map(|ended| ended.slot).filter(|slot| *slot <= believed);
+        match newest.max() {
+            Some(newest) if newest == slot => Err(Rejected::Served),
+            Some(newest) if newest > slot => Err(Rejected::Superseded(newest)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What a clock far ahead wrote down must not stand in the way when that time comes.
+    fn forget_ahead(&mut self, at: WallTime) {
+        let believed = Slot(later(at, CLOCKS_DIFFER));
+        self.ended.retain(|ended| ended.slot <= believed);
     }
 
     /// The open run, if that is its newest attempt.
@@ -376,14 +472,14 @@ impl Account {
     }
 
     fn end(&mut self, at: WallTime, outcome: Outcome) {
-        let Some(run) = self.open.take() else { return };
-        self.ended.push_back(Ended {
-            slot: run.slot,
-            at,
-            attempts: run.attempt,
-            outcome,
-            unknown: Unknown::new(),
-        });
+        if let Some(run) = self.open.take() {
+            self.close(at, run.slot, run.attempt, outcome);
+        }
+    }
+
+    fn close(&mut self, at: WallTime, slot: Slot, attempts: u32, outcome: Outcome) {
+        self.forget_ahead(at);
+        self.ended.push_back(Ended { slot, at, attempts, outcome, unknown: Unknown::new() });
         let surplus = self.ended.len().saturating_sub(RUNS_KEPT);
         self.ended.drain(..surplus);
     }

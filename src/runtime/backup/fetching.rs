@@ -7,9 +7,11 @@ use super::{BackupError, Progress};
 use crate::decision::backup::catalog::{Catalog, Unusable};
 use crate::decision::backup::manifest::{MOST_BYTES, Manifest, Part, Sha256};
 use crate::decision::backup::names::{self, BackupId};
+use crate::decision::backup::proof::{self, Proof, ProofError};
 use crate::decision::topology::ClusterName;
 use bytes::Bytes;
 use sha2::Digest;
+use std::collections::BTreeSet;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -40,7 +42,45 @@ pub async fn catalog(target: &Target, cluster: &ClusterName) -> Result<Catalog, 
         };
         catalog.add(&object, Manifest::read(cluster, &id, &bytes));
     }
+    judge(target, &mut catalog).await.map_err(failed)?;
     Ok(catalog)
+}
+
+/// Adds what is known of the backups' worth.
+async fn judge(target: &Target, catalog: &mut Catalog) -> Result<(), TargetError> {
+    let cluster = catalog.cluster.clone();
+    let listed: BTreeSet<String> =
+        target.list(&names::proofs_of(&cluster)).await?.into_iter().collect();
+    let ids: Vec<BackupId> = catalog.backups.iter().map(|entry| entry.id.clone()).collect();
+    for id in ids {
+        let object = names::proof(&cluster, &id);
+        if !listed.contains(&object) {
+            continue;
+        }
+        match target.read_small(&object, proof::MOST_BYTES as u64).await {
+            Ok(bytes) => catalog.judge(&object, &id, Proof::read(&cluster, &id, &bytes)),
+            Err(TargetError::Missing(_)) => {}
+            Err(TargetError::Refused { what, .. }) => {
+                catalog.judge(&object, &id, Err(ProofError::Unreadable(what)));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What is known of a backup's worth, if anybody looked.
+pub async fn proof(target: &Target, manifest: &Manifest) -> Result<Option<Proof>, BackupError> {
+    let (cluster, id) = (&manifest.cluster, &manifest.id);
+    let object = names::proof(cluster, id);
+    match target.read_small(&object, proof::MOST_BYTES as u64).await {
+        Ok(bytes) => {
+            let read = Proof::read(cluster, id, &bytes);
+            read.map(Some).map_err(|error| BackupError::Proof { object, error })
+        }
+        Err(TargetError::Missing(_)) => Ok(None),
+        Err(error) => Err(failed_at(target, error)),
+    }
 }
 
 /// The manifest of one backup; `latest` is the newest one's.
@@ -51,7 +91,15 @@ pub async fn manifest(
 ) -> Result<Manifest, BackupError> {
     let id = if backup == "latest" {
         let catalog = catalog(target, cluster).await?;
-        let none = || format!("target {} holds no backup of {cluster}", target.name);
+        let failed = catalog.backups.len();
+        let none = || match failed {
+            0 => format!("target {} holds no backup of {cluster}", target.name),
+            failed => format!(
+                "target {} holds no backup of {cluster} that is good; {failed} failed when they were \
+                 verified, and can be named by their ids",
+                target.name
+            ),
+        };
         catalog.latest().map(|entry| entry.id.clone()).ok_or_else(none)
     } else {
         BackupId::parse(backup).map_err(|error| error.to_string())
@@ -261,6 +309,6 @@ async fn checked(
     }
 }
 
-fn failed_at(target: &Target, error: TargetError) -> BackupError {
+pub(super) fn failed_at(target: &Target, error: TargetError) -> BackupError {
     BackupError::Target { target: target.name.clone(), error }
 }

@@ -1,6 +1,7 @@
 //! Backups in a directory of this machine.
 
-use super::target::{MOST_LISTED, Piece, TargetError};
+use super::target::{Listed, MOST_LISTED, Piece, TargetError};
+use crate::clock::WallTime;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
@@ -8,6 +9,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// What the name of an unfinished file ends with.
 const PARTIAL: &str = ".partial";
@@ -95,14 +97,22 @@ impl Folder {
         .await
     }
 
-    pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>, TargetError> {
+    pub(super) async fn length(&self, object: &str) -> Result<u64, TargetError> {
+        let path = self.path(object)?;
+        blocking(object, move || Ok(std::fs::metadata(path)?.len())).await
+    }
+
+    pub(super) async fn list(&self, folder: &str) -> Result<Vec<Listed>, TargetError> {
         let (path, folder) = (self.path(folder)?, folder.to_owned());
         blocking(&folder.clone(), move || {
-            let names = names_in(&path)?;
-            let whole = names.into_iter().filter(|name| !name.ends_with(PARTIAL));
-            let mut objects: Vec<String> = whole.map(|name| format!("{folder}{name}")).collect();
-            objects.sort();
-            Ok(objects)
+            let mut names = names_in(&path)?;
+            names.retain(|name| !name.ends_with(PARTIAL));
+            names.sort();
+            let listed = names.into_iter().map(|name| {
+                let stored = written(&path.join(&name));
+                Listed { object: format!("{folder}{name}"), stored }
+            });
+            Ok(listed.collect())
         })
         .await
     }
@@ -177,6 +187,14 @@ fn removed(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// When a file was written last; now, if nobody knows.
+fn written(path: &Path) -> WallTime {
+    let modified = std::fs::metadata(path).and_then(|found| found.modified()).ok();
+    let since = modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let millis = since.and_then(|since| u64::try_from(since.as_millis()).ok());
+    WallTime(millis.unwrap_or(u64::MAX))
 }
 
 /// The files of a directory; none when it is not there.

@@ -5,45 +5,59 @@
 
 mod accounts;
 pub mod agent;
+pub mod archive;
+mod clearing;
+mod counting;
 mod directory;
 mod fetching;
 mod folder;
+mod following;
+mod holds;
+mod keys;
+mod lane;
+mod lanes;
+mod pace;
 mod packing;
 mod physical;
 mod position;
+mod progress;
+mod proving;
+mod pruning;
 mod restoring;
+mod retry;
 mod s3;
+pub mod scheduled;
 mod source;
+mod spool;
 mod storing;
+mod sweeping;
 mod taking;
 mod target;
+mod throwaway;
 mod tool;
 
 pub use directory::{Prepared, into_directory};
-pub use fetching::{catalog, manifest, verify};
+pub use fetching::{catalog, manifest, proof, verify};
+pub use following::Membership;
+pub use holds::{hold, release};
+pub use lanes::Lacking;
 pub use packing::{Identities, IdentityError};
 pub use physical::agent_for;
-pub use restoring::{Destination, Restored, into_file, into_server};
+pub use progress::{Progress, Reached, Stage, Trouble};
+pub use proving::{Examination, Examined, examine};
+pub use pruning::{Pruned, Scope, prune};
+pub use restoring::{Destination, Restored, Wish, into_file, into_server};
 pub use source::{Source, choose, named};
-pub use taking::{Order, take};
+pub use taking::{Order, Taken, take};
 pub use target::{Target, TargetError};
 
+use crate::decision::backup::archive::recovery::NoWay;
+use crate::decision::backup::choice::NoSource;
 use crate::decision::backup::manifest::ManifestError;
-use crate::decision::backup::source::NoSource;
+use crate::decision::backup::proof::ProofError;
 use crate::decision::topology::ServerName;
 use crate::runtime::mysql::connect::ConnectError;
 use std::io;
-
-/// How far a backup, or its restore, is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of SQL, or of files, so far.
-    pub plain: u64,
-    /// Bytes stored or fetched so far.
-    pub stored: u64,
-    /// About how many of them there will be.
-    pub total: Option<u64>,
-}
 
 /// Why there is no backup, or no restore.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +66,7 @@ pub enum BackupError {
     #[error("{0}")]
     Unknown(String),
     /// No server is fit to be backed up.
-    #[error("{0}")]
+    #[error("{0}; name a server with --server")]
     NoSource(#[from] NoSource),
     /// A server is not to be had.
     #[error("{server}: {error}")]
@@ -86,6 +100,25 @@ pub enum BackupError {
         /// Why.
         what: String,
     },
+    /// The database's program was killed, which says nothing about what it did.
+    #[error("{name} failed: {what}")]
+    ToolKilled {
+        /// The program.
+        name: String,
+        /// By what, and the end of what it complained about.
+        what: String,
+    },
+    /// The database's program is not to be had.
+    #[error(
+        "{name} cannot be started: {what}; install the database's client programs on this machine, name \
+         their directory in REGENT_PROGRAMS, or write backups.tools"
+    )]
+    NoTool {
+        /// The program.
+        name: String,
+        /// Why.
+        what: String,
+    },
     /// The target failed.
     #[error("target {target}: {error}")]
     Target {
@@ -94,6 +127,9 @@ pub enum BackupError {
         /// How.
         error: TargetError,
     },
+    /// None of the targets has the backup.
+    #[error("{}", shown(.0))]
+    NoTarget(Vec<Lacking>),
     /// A manifest cannot be used.
     #[error("{object}: {error}")]
     Manifest {
@@ -102,6 +138,17 @@ pub enum BackupError {
         /// Why.
         error: ManifestError,
     },
+    /// A proof cannot be used.
+    #[error("{object}: {error}")]
+    Proof {
+        /// The object.
+        object: String,
+        /// Why.
+        error: ProofError,
+    },
+    /// There is no server to restore into for a proof.
+    #[error("the server to try the restore on: {0}")]
+    Throwaway(String),
     /// What is stored is not what was stored.
     #[error("{object} is damaged: {what}")]
     Damaged {
@@ -110,6 +157,9 @@ pub enum BackupError {
         /// Where and how.
         what: String,
     },
+    /// A moment cannot be reached.
+    #[error("{0}")]
+    NoWay(#[from] NoWay),
     /// It cannot be decrypted.
     #[error("{0}")]
     Identity(#[from] IdentityError),
@@ -117,7 +167,10 @@ pub enum BackupError {
     #[error("{0}")]
     NotEmpty(String),
     /// It broke off in the middle.
-    #[error("{error}; {server} now holds a part of the backup: empty it before the next attempt")]
+    #[error(
+        "{error}; {server} now holds a part of the backup, of which nothing can be used: the next attempt \
+         needs --overwrite {server}"
+    )]
     Incomplete {
         /// The server that was restored into.
         server: String,
@@ -135,6 +188,12 @@ pub enum BackupError {
     /// Somebody asked to stop.
     #[error("stopped on request; nothing of it is kept")]
     Stopped,
+}
+
+fn shown(lacking: &[Lacking]) -> String {
+    let each = lacking.iter().map(|it| format!("target {}: {}", it.target, it.error));
+    let each: Vec<String> = each.collect();
+    if each.is_empty() { "no target is left".to_owned() } else { each.join("; ") }
 }
 
 impl BackupError {

@@ -5,7 +5,7 @@ use super::packing::packing;
 use super::taking::{Filled, Order};
 use super::{BackupError, Progress};
 use crate::config::backups::Method as Wanted;
-use crate::config::{ClusterConfig, Config};
+use crate::config::{ClusterConfig, Security};
 use crate::decision::backup::manifest::Method;
 use crate::decision::topology::ServerName;
 use tokio::io::{AsyncWriteExt, DuplexStream};
@@ -15,13 +15,13 @@ use tokio::sync::watch;
 /// one.
 pub fn agent_for(
     wanted: Wanted,
-    config: &Config,
+    security: Option<&Security>,
     cluster: &ClusterConfig,
     server: &ServerName,
 ) -> Result<Option<Link>, BackupError> {
     match wanted {
         Wanted::Logical => Ok(None),
-        Wanted::Physical => Link::to(config, cluster, server).map(Some),
+        Wanted::Physical => Link::to(security, cluster, server).map(Some),
     }
 }
 
@@ -65,7 +65,8 @@ pub(super) async fn fill(
     let before = order.source.status.replicated.iter();
     let position = before.fold(position, |at, before| at.with_domains_of(before));
     packed.shutdown().await.map_err(BackupError::io("packing"))?;
-    Ok(Filled { plain_bytes, accounts_at: plain_bytes, position })
+    // Tables are counted in what a dump reads; whoever unpacks files checks them as they are.
+    Ok(Filled { plain_bytes, accounts_at: plain_bytes, position, tables: None })
 }
 
 fn failed(order: &Order<'_>, what: &str) -> BackupError {

@@ -1,9 +1,11 @@
 //! Bringing a backup back: into a file, or into a new server.
 
 use super::accounts::{Accounts, MOST_BYTES};
+use super::clearing::{self, Content, close_to_others};
 use super::fetching::Opened;
+use super::following::Membership;
 use super::packing::Identities;
-use super::taking::{CONNECT_LIMIT, OWN};
+use super::taking::CONNECT_LIMIT;
 use super::target::Target;
 use super::tool::{Reach, Tool};
 use super::{BackupError, Progress};
@@ -21,7 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::fs::OpenOptions;
 use tokio::io::AsyncWriteExt;
-use tokio::process::ChildStdin;
+use tokio::process::{ChildStdin, Command};
 use tokio::sync::watch;
 
 /// The first look at a server may take longer than one probe.
@@ -40,11 +42,13 @@ pub struct Destination<'a> {
 }
 
 /// What a restore brought about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Statements about accounts that the server refused, by what they begin with; everything else is
     /// there.
     pub refused: Vec<String>,
+    /// What was done, or would be, in this order.
+    pub says: Vec<String>,
 }
 
 /// Writes a backup's SQL into a new file that only this user can read; a failure leaves none.
@@ -73,14 +77,33 @@ pub async fn into_file(
     written
 }
 
-/// Loads a backup into a server that holds nothing yet, and gives it the backup's position. With
-/// `dry_run` it only looks whether that could be done.
+/// What is wanted of a restore into a server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// The cluster that the server is to be a replica of afterwards.
+    pub follow: Option<Membership<'a>>,
+    /// The cluster of the backup, whose servers are asked whether the server is needed, where what it
+    /// holds may be thrown away.
+    pub overwrite: Option<Membership<'a>>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What a restore has to do beside loading.
+struct Plan {
+    content: Content,
+    primary: Option<ServerSpec>,
+    says: Vec<String>,
+}
+
+/// Loads a backup into a server that holds nothing yet, or whose data may be thrown away, gives it the
+/// backup's position, and lets it follow its cluster's primary if that is wanted.
 pub async fn into_server(
-    target: &Target,
-    manifest: &Manifest,
+    (target, manifest): (&Target, &Manifest),
     identities: &Identities,
     destination: &Destination<'_>,
-    (dry_run, progress): (bool, &watch::Sender<Progress>),
+    wish: &Wish<'_>,
+    progress: &watch::Sender<Progress>,
 ) -> Result<Restored, BackupError> {
     if manifest.method.is_physical() {
         let text = format!(
@@ -92,42 +115,122 @@ pub async fn into_server(
     let server = ServerName(destination.address.to_string());
     let mut conn = session(destination, &server).await?;
     let status = look(destination, &server).await?;
-    fit(&mut conn, manifest, &status, &server).await?;
-    if dry_run {
-        return Ok(Restored { refused: Vec::new() });
+    let plan = plan(&mut conn, (manifest, &status), (destination, &server), wish).await?;
+    let Plan { content, primary, says } = plan;
+    if wish.dry_run {
+        return Ok(Restored { refused: Vec::new(), says });
     }
-    // Nobody, not even this account, can write where this is set.
-    let closed = status.flavor == Flavor::MySql && status.writable == Writable::Closed;
+    let refused = |error| BackupError::server(&server, error);
+    if !content.is_empty() {
+        content.clear(&mut conn, &status).await.map_err(refused)?;
+    }
+    let closed = status.writable == Writable::Closed || wish.follow.is_some();
     if closed {
-        ask(&mut conn, &server, "SET GLOBAL super_read_only = OFF").await?;
+        // On MySQL nobody, not even this account, can write before.
+        close_to_others(&mut conn, &status).await.map_err(refused)?;
     }
-    let loaded = load(target, manifest, identities, destination, progress).await;
+    clearing::note(&mut conn, manifest).await.map_err(refused)?;
+    let reach = Reach {
+        flavor: manifest.flavor,
+        address: &destination.address,
+        account: &destination.account,
+        tools: destination.tools,
+    };
+    let loaded = load((target, manifest), identities, reach.load(), progress).await;
     let placed = match loaded {
         Ok(script) => place(destination, manifest, &server, &script).await,
         Err(error) => Err(error),
     };
-    if closed {
+    let opening = match (closed, status.flavor) {
+        (true, Flavor::MySql) => Some("SET GLOBAL super_read_only = ON"),
+        (true, Flavor::MariaDb) => None,
+        // It was closed while it was emptied.
+        (false, _) if status.writable == Writable::Open && !content.is_empty() => {
+            Some("SET GLOBAL read_only = OFF")
+        }
+        (false, _) => None,
+    };
+    if let Some(statement) = opening {
         let mut conn = session(destination, &server).await?;
-        ask(&mut conn, &server, "SET GLOBAL super_read_only = ON").await?;
+        ask(&mut conn, &server, statement).await?;
     }
-    placed.map_err(|error| BackupError::Incomplete {
+    let refused = placed.map_err(|error| BackupError::Incomplete {
         server: server.to_string(),
         error: Box::new(error),
-    })
+    })?;
+    if let (Some(membership), Some(primary)) = (&wish.follow, &primary) {
+        membership.follow(destination, &server, primary).await?;
+    }
+    Ok(Restored { refused, says })
 }
 
-async fn session(destination: &Destination<'_>, server: &ServerName) -> Result<Conn, BackupError> {
+/// Looks whether all that is wanted can be done, and says what that is.
+async fn plan(
+    conn: &mut Conn,
+    (manifest, status): (&Manifest, &Status),
+    (destination, server): (&Destination<'_>, &ServerName),
+    wish: &Wish<'_>,
+) -> Result<Plan, BackupError> {
+    fit(manifest, status, server)?;
+    let content = Content::of(conn, status, server).await?;
+    let mut says = Vec::new();
+    if !content.is_empty() {
+        let Some(membership) = &wish.overwrite else {
+            let why = content.objection(status.flavor);
+            let text = format!(
+                "{server} {why}, or type its name after --overwrite to throw away all that it holds"
+            );
+            return Err(BackupError::NotEmpty(text));
+        };
+        let others = membership.others(destination).await;
+        if let Some(follower) = others.follower(destination) {
+            let text = format!("{server} is needed: {follower} follows it; nothing is thrown away");
+            return Err(BackupError::NotEmpty(text));
+        }
+        says.push(format!("throw away of {server}: {}", content.lost()));
+    }
+    says.push(format!(
+        "fetch {} bytes from {} and load {} bytes of SQL into {server}",
+        manifest.bytes, manifest.object, manifest.plain_bytes
+    ));
+    says.push(format!("give it the position {}", manifest.position));
+    let mut primary = None;
+    if let Some(membership) = &wish.follow {
+        let others = membership.others(destination).await;
+        let (found, at_primary) = others.primary()?;
+        membership.reaches((found, at_primary), manifest, status).await?;
+        let behind = at_primary.executed.count_beyond(&manifest.position);
+        says.push(format!(
+            "let it follow {}, the primary, read-only; {behind} transaction(s) came since the backup",
+            found.name
+        ));
+        primary = Some(found.clone());
+    }
+    Ok(Plan { content, primary, says })
+}
+
+pub(super) async fn session(
+    destination: &Destination<'_>,
+    server: &ServerName,
+) -> Result<Conn, BackupError> {
     let (address, account) = (&destination.address, &destination.account);
     connect(address, account, CONNECT_LIMIT, &Distance::default())
         .await
         .map_err(|error| BackupError::Connect { server: server.to_string(), error })
 }
 
-async fn ask(conn: &mut Conn, server: &ServerName, statement: &str) -> Result<(), BackupError> {
+pub(super) async fn ask(
+    conn: &mut Conn,
+    server: &ServerName,
+    statement: &str,
+) -> Result<(), BackupError> {
     conn.query_drop(statement).await.map_err(|error| BackupError::server(server, error))
 }
 
-async fn look(destination: &Destination<'_>, server: &ServerName) -> Result<Status, BackupError> {
+pub(super) async fn look(
+    destination: &Destination<'_>,
+    server: &ServerName,
+) -> Result<Status, BackupError> {
     let spec = ServerSpec::new(server.clone(), destination.address.clone(), "new".into());
     let mut prober = Prober::new(&spec, destination.account.clone(), Timing::default());
     let mut sight = prober.probe().await;
@@ -144,13 +247,8 @@ async fn look(destination: &Destination<'_>, server: &ServerName) -> Result<Stat
     }
 }
 
-/// Whether a server can take a backup without losing anything of its own.
-async fn fit(
-    conn: &mut Conn,
-    manifest: &Manifest,
-    status: &Status,
-    server: &ServerName,
-) -> Result<(), BackupError> {
+/// Whether a server is of a kind that can take a backup.
+fn fit(manifest: &Manifest, status: &Status, server: &ServerName) -> Result<(), BackupError> {
     let refused = |why: String| Err(BackupError::NotEmpty(format!("{server} {why}")));
     if status.flavor != manifest.flavor {
         return refused(format!("is {}, the backup is of {}", status.flavor, manifest.flavor));
@@ -159,39 +257,14 @@ async fn fit(
     if (has.major, has.minor) < (of.major, of.minor) {
         return refused(format!("has version {has}, the backup is of {of}; use a newer server"));
     }
-    if !status.channels.is_empty() {
-        return refused("replicates already; restore into a new server".to_owned());
-    }
-    let question = format!(
-        "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA \
-         WHERE LOWER(SCHEMA_NAME) NOT IN ({OWN}) LIMIT 5"
-    );
-    let schemas: Vec<String> =
-        conn.query(question).await.map_err(|error| BackupError::server(server, error))?;
-    if !schemas.is_empty() {
-        let schemas = schemas.join(", ");
-        return refused(format!("holds data already ({schemas}); restore into a new server"));
-    }
-    if !status.executed.is_empty() {
-        let clear = match status.flavor {
-            Flavor::MySql => "RESET BINARY LOGS AND GTIDS",
-            Flavor::MariaDb => "RESET MASTER",
-        };
-        let text = format!(
-            "has executed transactions of its own ({}); if nothing of them is wanted, run {clear} there",
-            status.executed.to_string().chars().take(100).collect::<String>()
-        );
-        return refused(text);
-    }
     Ok(())
 }
 
-/// Feeds all data to the server; the statements about accounts are returned.
-async fn load(
-    target: &Target,
-    manifest: &Manifest,
+/// Feeds all data to a server with its client program; the statements about accounts are returned.
+pub(super) async fn load(
+    (target, manifest): (&Target, &Manifest),
     identities: &Identities,
-    destination: &Destination<'_>,
+    client: Command,
     progress: &watch::Sender<Progress>,
 ) -> Result<String, BackupError> {
     let accounts = manifest.plain_bytes.saturating_sub(manifest.accounts_at);
@@ -199,14 +272,8 @@ async fn load(
         let (object, what) = (manifest.object.clone(), format!("{accounts} bytes of accounts"));
         return Err(BackupError::Damaged { object, what });
     }
-    let reach = Reach {
-        flavor: manifest.flavor,
-        address: &destination.address,
-        account: &destination.account,
-        tools: destination.tools,
-    };
     let mut opened = Opened::new(target, manifest, identities, progress).await?;
-    let mut tool = Tool::start(reach.load())?;
+    let mut tool = Tool::start(client)?;
     let mut input = tool.input()?;
     let fed = feed(&mut opened, manifest.accounts_at, &mut input).await;
     drop(input);
@@ -239,18 +306,11 @@ async fn place(
     manifest: &Manifest,
     server: &ServerName,
     script: &str,
-) -> Result<Restored, BackupError> {
+) -> Result<Vec<String>, BackupError> {
     let mut conn = session(destination, server).await?;
     ask(&mut conn, server, "SET SESSION sql_log_bin = 0").await?;
-    let mut refused = Vec::new();
-    for statement in Accounts::statements_of(script) {
-        if let Err(error) = conn.query_drop(statement).await {
-            let mysql_async::Error::Server(error) = error else {
-                return Err(BackupError::server(server, error));
-            };
-            refused.push(format!("{} (error {})", named(statement), error.code));
-        }
-    }
+    let made = make_accounts(&mut conn, script).await;
+    let refused = made.map_err(|error| BackupError::server(server, error))?;
     if manifest.flavor == Flavor::MariaDb {
         // A dump of MySQL sets it itself. A position holds digits, commas and dashes only.
         let position = manifest.position.to_wait_text();
@@ -264,7 +324,26 @@ async fn place(
         );
         return Err(BackupError::server(server, what));
     }
-    Ok(Restored { refused })
+    clearing::forget(&mut conn).await.map_err(|error| BackupError::server(server, error))?;
+    Ok(refused)
+}
+
+/// Makes the accounts, as far as the server takes them; gives back what it refused.
+pub(super) async fn make_accounts(
+    conn: &mut Conn,
+    script: &str,
+) -> Result<Vec<String>, mysql_async::Error> {
+    let mut refused = Vec::new();
+    for statement in Accounts::statements_of(script) {
+        match conn.query_drop(statement).await {
+            Ok(()) => {}
+            Err(mysql_async::Error::Server(error)) => {
+                refused.push(format!("{} (error {})", named(statement), error.code));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(refused)
 }
 
 /// A statement about an account without what is secret in it.

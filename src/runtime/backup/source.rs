@@ -2,10 +2,14 @@
 
 use super::BackupError;
 use crate::config::ClusterConfig;
-use crate::decision::backup::source::pick;
+use crate::config::backups::Method;
+use crate::decision::adoption::{self, Verdict};
+use crate::decision::backup::choice::{self, NoSource, Wish};
 use crate::decision::report::{Sight, Status};
+use crate::decision::situation::Situation;
 use crate::decision::topology::{ServerName, ServerSpec, Timing};
 use crate::runtime::mysql::probe::Prober;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The first look at a server may take longer than one probe.
@@ -39,23 +43,35 @@ pub async fn named(
     }
 }
 
-/// The replica that is the least behind.
-pub async fn choose(cluster: &ClusterConfig, timing: Timing) -> Result<Source, BackupError> {
+/// A healthy replica that a failover would not promote first, as far as one look from here tells; one with
+/// an agent where files are copied.
+pub async fn choose(
+    cluster: &ClusterConfig,
+    timing: Timing,
+    method: Method,
+) -> Result<Source, BackupError> {
     let mut seen = Vec::new();
     for server in &cluster.spec.servers {
         seen.push((server.name.clone(), look(cluster, timing, server).await));
     }
-    let chosen = pick(&seen)?;
-    let status = seen.into_iter().find(|(name, _)| name == &chosen);
-    match (cluster.spec.server(&chosen), status) {
-        (Some(server), Some((_, Sight::Alive(status)))) => {
-            Ok(Source { server: server.clone(), status: *status })
+    let situation = Situation::at_a_glance(Arc::new(cluster.spec.clone()), timing, seen);
+    let wish = Wish { only: method.beside(&cluster.agents), ..Wish::default() };
+    let mut choice = choice::choose(&situation, &wish, &[]);
+    let chosen = choice.server.as_ref().and_then(|name| situation.spec.server(name));
+    let found = chosen.and_then(|server| Some((server, situation.status(&server.name)?)));
+    match found {
+        Some((server, status)) => Ok(Source { server: server.clone(), status: status.clone() }),
+        None => {
+            if let Verdict::Unclear { seen } = adoption::verdict(&situation) {
+                choice.hindrance =
+                    Some(format!("nobody can tell the primary: {}", seen.join("; ")));
+            }
+            Err(NoSource(choice).into())
         }
-        _ => Err(BackupError::Unknown(format!("{chosen} was seen and is gone"))),
     }
 }
 
-async fn look(cluster: &ClusterConfig, timing: Timing, server: &ServerSpec) -> Sight {
+pub(super) async fn look(cluster: &ClusterConfig, timing: Timing, server: &ServerSpec) -> Sight {
     let account = cluster.credentials.monitor.clone();
     let mut prober = Prober::new(server, account, timing);
     let mut sight = prober.probe().await;

@@ -1,18 +1,19 @@
-//! Cutting a stream into parts and storing them, a few at a time.
+//! Cutting a stream into parts and handing each to every target.
 
-use super::target::{Piece, TargetError, Upload};
+use super::pace::Pace;
+use super::target::Piece;
 use crate::decision::backup::manifest::{MOST_PARTS, Part, Sha256};
+use crate::decision::backup::parts::size_of_part;
 use bytes::{Bytes, BytesMut};
 use sha2::Digest;
 use std::io;
-use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
-/// So many parts are on their way at the same time; beside them one is being filled.
-const ON_THE_WAY: usize = 2;
+/// Bytes between two looks at the pace.
+const STRIDE: u64 = 256 << 10;
 
-/// What was stored.
+/// What was handed on.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub parts: Vec<Part>,
@@ -20,35 +21,38 @@ pub(super) struct Stored {
     pub sha256: Sha256,
 }
 
-/// Why storing ended.
+/// Why cutting ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoringError {
-    #[error(transparent)]
-    Target(#[from] TargetError),
     #[error("{0}")]
     Stream(#[from] io::Error),
     #[error("it has more than {MOST_PARTS} parts; write a larger part_size")]
     TooManyParts,
     #[error("a part was broken off")]
     BrokenOff,
+    #[error("no target is left")]
+    NobodyLeft,
 }
 
-/// Parts on their way, each with its length. Whoever gives up must end them before the upload is aborted:
-/// a part that arrives later would stay.
-pub(super) type Sending = JoinSet<Result<u64, TargetError>>;
-
-/// Stores all that can be read, in parts of that size.
-pub(super) async fn store(
+/// Cuts all that can be read into parts, the first ones of that size, and hands them on.
+pub(super) async fn cut(
     mut from: impl AsyncRead + Unpin,
-    (upload, sending): (&Arc<Upload>, &mut Sending),
+    lanes: &[mpsc::Sender<Piece>],
     part_size: u64,
-    stored: impl Fn(u64),
+    mut pace: Pace,
 ) -> Result<Stored, StoringError> {
     let mut whole = sha2::Sha256::new();
     let (mut parts, mut bytes) = (Vec::new(), 0_u64);
-    let mut arrived = 0;
     loop {
-        let part = read_part(&mut from, part_size).await?;
+        // A part is read only when every target has room for it: so few are in memory at a time.
+        let mut rooms = Vec::new();
+        for lane in lanes {
+            rooms.extend(lane.reserve().await.ok());
+        }
+        if rooms.is_empty() {
+            return Err(StoringError::NobodyLeft);
+        }
+        let part = read_part(&mut from, size_of_part(parts.len(), part_size), &mut pace).await?;
         if part.is_empty() {
             break;
         }
@@ -62,36 +66,31 @@ pub(super) async fn store(
         let number = u32::try_from(parts.len()).unwrap_or(u32::MAX);
         let piece = Piece { number, offset: bytes, bytes: part, sha256: summed };
         bytes += length;
-        while sending.len() >= ON_THE_WAY {
-            arrived += one_of(sending).await?;
-            stored(arrived);
+        for room in rooms {
+            room.send(piece.clone());
         }
-        let upload = upload.clone();
-        sending.spawn(async move { upload.part(&piece).await.map(|()| length) });
-    }
-    while !sending.is_empty() {
-        arrived += one_of(sending).await?;
-        stored(arrived);
     }
     Ok(Stored { parts, bytes, sha256: Sha256(whole.finalize().into()) })
 }
 
-async fn one_of(sending: &mut Sending) -> Result<u64, StoringError> {
-    match sending.join_next().await {
-        Some(Ok(sent)) => Ok(sent?),
-        Some(Err(_)) => Err(StoringError::BrokenOff),
-        None => Ok(0),
-    }
-}
-
 /// The next bytes of a stream, as many as a part has, fewer only at its end.
-async fn read_part(from: &mut (impl AsyncRead + Unpin), part_size: u64) -> io::Result<Bytes> {
+async fn read_part(
+    from: &mut (impl AsyncRead + Unpin),
+    part_size: u64,
+    pace: &mut Pace,
+) -> io::Result<Bytes> {
     let size = usize::try_from(part_size).map_err(io::Error::other)?;
     let mut part = BytesMut::with_capacity(size);
-    let mut limited = from.take(part_size);
     while part.len() < size {
-        if limited.read_buf(&mut part).await? == 0 {
+        let left = (size - part.len()) as u64;
+        let mut limited = (&mut *from).take(left.min(STRIDE));
+        let count = limited.read_buf(&mut part).await?;
+        if count == 0 {
             break;
+        }
+        let wait = pace.wait_for(count as u64);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
     }
     Ok(part.freeze())

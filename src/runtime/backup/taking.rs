@@ -1,20 +1,28 @@
-//! Taking a backup: a dump is packed and stored, and the manifest written last.
+//! Taking a backup: a dump is packed and stored at every target, and the manifest written last.
 
+use super::BackupError;
 use super::accounts::{Accounts, accounts};
 use super::agent::Link;
+use super::counting::{Counting, Ground, Held, LEAST_EXTRA};
+use super::lanes::{Lacking, Lanes, Sending};
+use super::pace::Pace;
 use super::packing::packing;
 use super::physical;
 use super::position::Ends;
+use super::progress::{Progress, Reached, Stage};
 use super::source::Source;
-use super::storing::{Sending, Stored, StoringError, store};
-use super::target::{Target, TargetError, Upload};
+use super::spool::Spool;
+use super::storing::{Stored, StoringError, cut};
+use super::sweeping::Sweeping;
+use super::target::Target;
 use super::tool::{Reach, Tool};
-use super::{BackupError, Progress};
 use crate::clock::{Clock, WallTime};
 use crate::config::backups::Backups;
 use crate::config::{Account, ClusterConfig};
+use crate::decision::backup::counts::Counts;
 use crate::decision::backup::manifest::{FORMAT, Manifest, Method};
 use crate::decision::backup::names::{self, BackupId};
+use crate::decision::backup::runs::Attempt;
 use crate::decision::cluster::Unknown;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::ServerName;
@@ -23,10 +31,10 @@ use crate::runtime::mysql::distance::Distance;
 use bytes::Bytes;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Schemas that are the server's own, and the one that holds Regent's canary.
 pub(super) const OWN: &str = "'mysql', 'information_schema', 'performance_schema', 'sys', 'regent'";
@@ -45,18 +53,30 @@ pub struct Order<'a> {
     pub backups: &'a Backups,
     /// Which server.
     pub source: &'a Source,
-    /// Where to.
-    pub target: &'a Target,
+    /// Where to; each has it whole or not at all.
+    pub targets: &'a [Target],
     /// Who hands out a copy of its files; nobody where it is read as SQL.
     pub agent: Option<&'a Link>,
     /// The clock.
     pub clock: Clock,
+    /// The attempt of a scheduled run, if it is one.
+    pub run: Option<&'a Attempt>,
+}
+
+/// A backup that was taken.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// All that is known of it.
+    pub manifest: Manifest,
+    /// The targets that do not have it; at least one has.
+    pub lacking: Vec<Lacking>,
 }
 
 /// What the server said before its dump began.
 struct Asked {
     conn: Conn,
     schemas: Vec<String>,
+    lower_case_table_names: u8,
     accounts: Accounts,
     method: Method,
     tool: String,
@@ -69,6 +89,7 @@ pub(super) struct Filled {
     pub plain_bytes: u64,
     pub accounts_at: u64,
     pub position: Gtids,
+    pub tables: Option<Counts>,
 }
 
 impl Order<'_> {
@@ -89,80 +110,106 @@ impl Order<'_> {
         }
     }
 
-    fn target_failed(&self, error: TargetError) -> BackupError {
-        BackupError::Target { target: self.target.name.clone(), error }
+    fn sending(&self, id: &BackupId, object: &str) -> Result<Sending, BackupError> {
+        let storing = &self.backups.storing;
+        let spool = storing.spool.as_ref().map(|declared| {
+            let made = Spool::make(declared, &self.cluster.spec.name, id);
+            made.map_err(BackupError::io(format!("the spool {}", declared.folder.display())))
+        });
+        Ok(Sending {
+            object: object.to_owned(),
+            clock: self.clock,
+            rate_limit: storing.rate_limit,
+            spool: spool.transpose()?,
+        })
     }
 }
 
-/// Takes a backup. Whatever fails, or when `stop` ends first, nothing of it is left at the target.
+/// Takes a backup, once for all targets. Whatever fails, or when `stop` ends first, nothing of it is left
+/// where it failed.
 pub async fn take(
     order: &Order<'_>,
     progress: &watch::Sender<Progress>,
     stop: impl Future<Output = ()>,
-) -> Result<Manifest, BackupError> {
+) -> Result<Taken, BackupError> {
+    let token = CancellationToken::new();
+    let work = take_unless(order, progress, &token);
+    tokio::pin!(work, stop);
+    tokio::select! {
+        biased;
+        () = &mut stop => {}
+        taken = &mut work => return taken,
+    }
+    token.cancel();
+    work.await
+}
+
+async fn take_unless(
+    order: &Order<'_>,
+    progress: &watch::Sender<Progress>,
+    stopped: &CancellationToken,
+) -> Result<Taken, BackupError> {
     let begun = order.clock.now().wall;
     let id = BackupId::new(begun, order.server());
     let cluster = &order.cluster.spec.name;
-    let mut asked = ask(order).await?;
+    let named = |it: &Target| Reached { target: it.name.clone(), ..Reached::default() };
+    progress.send_modify(|it| it.targets = order.targets.iter().map(named).collect());
+    let mut asked = unless(stopped, ask(order)).await?;
     let object = names::data(cluster, &id, asked.method, !order.backups.encrypt_to.is_empty());
     progress.send_modify(|it| it.total = Some(asked.size));
-    order.target.sweep(&names::data_of(cluster), begun).await;
-    let begin = order.target.begin(&object).await;
-    let upload = Arc::new(begin.map_err(|error| order.target_failed(error))?);
-    let mut sending = Sending::new();
-    let ended = tokio::select! {
+    let sending = order.sending(&id, &object)?;
+    let sweeping = Sweeping::begin(order.targets, order.backups, cluster, begun).await;
+    let lanes = Lanes::begin(order.targets, &sending, progress, stopped).await;
+    let mut lanes = lanes.map_err(BackupError::io("the spool"))?;
+    drop(sending);
+    let made = async {
+        let (filled, stored) = run(order, &mut asked, &lanes, progress).await?;
+        let manifest = describe(order, (id, object), (begun, asked), (filled, stored));
+        let bytes = manifest.to_bytes().map_err(|error| BackupError::Manifest {
+            object: names::manifest(cluster, &manifest.id),
+            error,
+        })?;
+        Ok((manifest, Bytes::from(bytes)))
+    };
+    let made = unless(stopped, made).await;
+    let (manifest, bytes) = match made {
+        Ok(made) => made,
+        // Why no target was left is known to them.
+        Err(error) => {
+            let lacking = lanes.abandon().await;
+            let by_targets = matches!(error, BackupError::NoTarget(_)) && !lacking.is_empty();
+            return Err(if by_targets { BackupError::NoTarget(lacking) } else { error });
+        }
+    };
+    progress.send_modify(|it| it.stage = Stage::Sending);
+    let drained = lanes.drain().await;
+    if stopped.is_cancelled() {
+        lanes.abandon().await;
+        return Err(BackupError::Stopped);
+    }
+    drained.map_err(BackupError::NoTarget)?;
+    progress.send_modify(|it| it.stage = Stage::Finishing);
+    let lacking = lanes.finish(&manifest, bytes).await;
+    sweeping.end().await;
+    if lacking.len() < order.targets.len() {
+        Ok(Taken { manifest, lacking })
+    } else if stopped.is_cancelled() {
+        Err(BackupError::Stopped)
+    } else {
+        Err(BackupError::NoTarget(lacking))
+    }
+}
+
+/// Work that is dropped when somebody asks to stop.
+async fn unless<T>(
+    stopped: &CancellationToken,
+    work: impl Future<Output = Result<T, BackupError>>,
+) -> Result<T, BackupError> {
+    tokio::select! {
         biased;
-        () = stop => Err(BackupError::Stopped),
-        ended = run(order, &mut asked, (&upload, &mut sending), progress) => ended,
-    };
-    let (filled, stored) = match ended {
-        Ok(both) => both,
-        Err(error) => {
-            sending.shutdown().await;
-            abort(&upload, &object).await;
-            return Err(error);
-        }
-    };
-    if let Err(error) = upload.finish(stored.bytes).await {
-        // It may have been finished all the same.
-        abort(&upload, &object).await;
-        remove(order, &object).await;
-        return Err(order.target_failed(error));
+        () = stopped.cancelled() => Err(BackupError::Stopped),
+        done = work => done,
     }
-    let manifest = describe(order, (id, object), (begun, asked), (filled, stored));
-    match write(order, &manifest).await {
-        Ok(()) => Ok(manifest),
-        Err(error) => {
-            // It may have been written all the same. As long as it may be there, so must the data.
-            if remove(order, &names::manifest(cluster, &manifest.id)).await {
-                remove(order, &manifest.object).await;
-            }
-            Err(error)
-        }
-    }
-}
-
-/// Whether an object of a failed backup is surely gone.
-async fn remove(order: &Order<'_>, object: &str) -> bool {
-    let removed = order.target.remove(object).await;
-    if let Err(error) = &removed {
-        tracing::warn!(object, %error, "what is left of a failed backup could not be removed");
-    }
-    removed.is_ok()
-}
-
-async fn abort(upload: &Upload, object: &str) {
-    if let Err(error) = upload.abort().await {
-        tracing::warn!(object, %error, "what was stored of it could not be removed");
-    }
-}
-
-async fn write(order: &Order<'_>, manifest: &Manifest) -> Result<(), BackupError> {
-    let object = names::manifest(&manifest.cluster, &manifest.id);
-    let bytes = manifest.to_bytes();
-    let bytes = bytes.map_err(|error| BackupError::Manifest { object: object.clone(), error })?;
-    let put = order.target.put(&object, Bytes::from(bytes)).await;
-    put.map_err(|error| order.target_failed(error))
 }
 
 fn describe(
@@ -185,6 +232,7 @@ fn describe(
         begun,
         ended: order.clock.now().wall,
         schemas: asked.schemas,
+        lower_case_table_names: asked.lower_case_table_names,
         accounts_left_out: asked.accounts.left_out,
         plain_bytes: filled.plain_bytes,
         accounts_at: filled.accounts_at,
@@ -193,6 +241,8 @@ fn describe(
         bytes: stored.bytes,
         sha256: stored.sha256,
         parts: stored.parts,
+        tables: filled.tables,
+        run: order.run.cloned(),
         unknown: Unknown::new(),
     }
 }
@@ -215,6 +265,9 @@ async fn ask(order: &Order<'_>) -> Result<Asked, BackupError> {
     let question = "SELECT CAST(SUM(DATA_LENGTH) AS UNSIGNED) FROM information_schema.TABLES \
                     WHERE TABLE_TYPE = 'BASE TABLE'";
     let size: Option<Option<u64>> = conn.query_first(question).await.map_err(refused)?;
+    let question = "SELECT @@global.lower_case_table_names";
+    let lower_case_table_names = conn.query_first(question).await.map_err(refused)?;
+    let lower_case_table_names = lower_case_table_names.unwrap_or_default();
     let size = size.flatten().unwrap_or_default();
     let (accounts, (method, tool)) = match order.agent {
         // Its files hold its accounts.
@@ -224,28 +277,27 @@ async fn ask(order: &Order<'_>) -> Result<Asked, BackupError> {
             (accounts, (Method::Logical, order.reach().version().await?))
         }
     };
-    Ok(Asked { conn, schemas, accounts, method, tool, size })
+    Ok(Asked { conn, schemas, lower_case_table_names, accounts, method, tool, size })
 }
 
 async fn run(
     order: &Order<'_>,
     asked: &mut Asked,
-    storing: (&Arc<Upload>, &mut Sending),
+    lanes: &Lanes,
     progress: &watch::Sender<Progress>,
 ) -> Result<(Filled, Stored), BackupError> {
+    progress.send_modify(|it| it.stage = Stage::Reading);
     let (into, from) = tokio::io::duplex(PIPE);
-    let storing = async {
-        let stored = |bytes| {
-            progress.send_modify(|it| it.stored = bytes);
-        };
-        let stored = store(from, storing, order.backups.part_size, stored).await;
+    let pace = Pace::new(order.clock, order.backups.storing.rate_limit);
+    let cutting = async {
+        let stored = cut(from, lanes.senders(), order.backups.part_size, pace).await;
         stored.map_err(|error| match error {
-            StoringError::Target(error) => order.target_failed(error),
+            StoringError::NobodyLeft => BackupError::NoTarget(Vec::new()),
             StoringError::Stream(error) => BackupError::io("packing")(error),
             other => BackupError::Unknown(other.to_string()),
         })
     };
-    tokio::try_join!(fill(order, asked, into, progress), storing)
+    tokio::try_join!(fill(order, asked, into, progress), cutting)
 }
 
 /// Writes the whole dump into the stream, and ends it only when the program ended well.
@@ -261,6 +313,8 @@ async fn fill(
     let flavor = order.source.status.flavor;
     let packed = packing(into, &order.backups.encrypt_to, order.backups.compression).await;
     let mut packed = packed.map_err(BackupError::io("packing"))?;
+    let mut counting = begin_counting(order, asked).await;
+    let begun = order.clock.now().moment;
     let mut tool = Tool::start(order.reach().dump(&asked.schemas))?;
     let mut output = tool.output()?;
     let head = preamble(order);
@@ -274,6 +328,8 @@ async fn fill(
             break;
         };
         if plain_bytes == head.len() as u64 {
+            // The lock is given back before anything else.
+            counting = counting.snapshot_taken().await;
             same_accounts(order, asked).await?;
         }
         ends.take(part);
@@ -288,6 +344,8 @@ async fn fill(
     }
     let position = ends.position(flavor);
     let position = position.ok_or_else(|| incomplete("its output does not name its position"))?;
+    let took = order.clock.now().moment.since(begun);
+    let named = position.clone();
     // MariaDB's dump names what is in the binary log. That of a server which was rebuilt is empty at first,
     // and a domain that it does not name has not moved since.
     let before = order.source.status.replicated.iter();
@@ -296,7 +354,53 @@ async fn fill(
     packed.write_all(script.as_bytes()).await.map_err(BackupError::io("packing"))?;
     packed.shutdown().await.map_err(BackupError::io("packing"))?;
     plain_bytes += script.len() as u64;
-    Ok(Filled { plain_bytes, accounts_at, position })
+    let tables = counting.ended(took.max(LEAST_EXTRA), &named).await;
+    Ok(Filled { plain_bytes, accounts_at, position, tables })
+}
+
+/// How far the counting of tables is; it never fails a backup.
+enum Counted {
+    /// Nobody wants it.
+    Unwanted,
+    /// There is a lock, and a snapshot.
+    Held(Held),
+    /// Tables are counted.
+    Counting(Counting),
+    /// It cannot be done.
+    Failed(String),
+}
+
+async fn begin_counting(order: &Order<'_>, asked: &Asked) -> Counted {
+    if !order.backups.checksums {
+        return Counted::Unwanted;
+    }
+    let ground = Ground {
+        address: order.source.server.address.clone(),
+        account: order.account().clone(),
+        flavor: order.source.status.flavor,
+        schemas: asked.schemas.clone(),
+    };
+    Held::take(ground).await.map_or_else(Counted::Failed, Counted::Held)
+}
+
+impl Counted {
+    async fn snapshot_taken(self) -> Counted {
+        match self {
+            Counted::Held(held) => {
+                held.count().await.map_or_else(Counted::Failed, Counted::Counting)
+            }
+            other => other,
+        }
+    }
+
+    async fn ended(self, limit: Duration, position: &Gtids) -> Option<Counts> {
+        match self {
+            Counted::Unwanted => None,
+            Counted::Held(_) => Some(Counts::missing("the dump was empty")),
+            Counted::Counting(counting) => Some(counting.end(limit, position).await),
+            Counted::Failed(why) => Some(Counts::missing(why)),
+        }
+    }
 }
 
 /// What the dump begins with: nothing of it may enter the binary log of the server it is loaded into.

@@ -1,9 +1,11 @@
-//! Where backups are kept: objects by name, in a folder or in S3.
+//! Where backups are kept: objects by name, in a folder or in S3, asked again while they fail.
 
 use super::folder::{Folder, FolderUpload};
+use super::progress::Report;
+use super::retry::{Doing, Retry};
 use super::s3::{S3, S3Upload};
-use crate::clock::WallTime;
-use crate::config::backups::{Place, Target as Declared};
+use crate::clock::{Clock, WallTime};
+use crate::config::backups::{Backups, Place, Target as Declared};
 use crate::decision::backup::manifest::Sha256;
 use bytes::Bytes;
 use std::time::Duration;
@@ -11,19 +13,13 @@ use std::time::Duration;
 /// No cluster has so many objects of one kind at a target.
 pub(super) const MOST_LISTED: usize = 100_000;
 
-/// How often a failing request is made again, with growing pauses: about three minutes in all.
-const TRIES: u32 = 10;
-/// The same for cleaning up: some eight seconds in all.
-const FEW_TRIES: u32 = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
 /// Where backups are kept.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Its name in the configuration.
     pub name: String,
     store: Store,
+    retry: Retry,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +42,14 @@ pub enum TargetError {
         /// What was seen.
         what: String,
     },
+    /// Whoever asks may do so no longer; newer credentials may be there.
+    #[error("{object}: {what}")]
+    Expired {
+        /// The object.
+        object: String,
+        /// What was seen.
+        what: String,
+    },
     /// Trying again does not help.
     #[error("{object}: {what}")]
     Refused {
@@ -54,11 +58,49 @@ pub enum TargetError {
         /// What was seen.
         what: String,
     },
+    /// Somebody asked to stop.
+    #[error("stopped on request")]
+    Stopped,
+}
+
+impl TargetError {
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, TargetError::Passing { .. })
+    }
+
+    pub(super) fn has_expired(&self) -> bool {
+        matches!(self, TargetError::Expired { .. })
+    }
+
+    /// The same after it was tried for so long.
+    pub(super) fn given_up(self, tried: Duration) -> TargetError {
+        match self {
+            TargetError::Passing { object, what } | TargetError::Expired { object, what } => {
+                let what = format!("{what}; given up after {} s", tried.as_secs());
+                TargetError::Refused { object, what }
+            }
+            other => other,
+        }
+    }
+}
+
+/// An object of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub object: String,
+    /// When it was stored, or begun.
+    pub stored: WallTime,
 }
 
 /// An object that is being stored part by part; nobody sees it before it is finished.
 #[derive(Debug)]
-pub(super) enum Upload {
+pub(super) struct Upload {
+    open: Open,
+    retry: Retry,
+}
+
+#[derive(Debug)]
+enum Open {
     Folder(FolderUpload),
     S3(S3Upload),
 }
@@ -74,76 +116,38 @@ pub(super) struct Piece {
     pub sha256: Sha256,
 }
 
-/// What is left of the patience with a failing target.
-#[derive(Debug)]
-pub(super) struct Patience {
-    left: u32,
-    pause: Duration,
-}
-
-impl Patience {
-    pub(super) fn new() -> Patience {
-        Patience { left: TRIES, pause: FIRST_PAUSE }
-    }
-
-    /// For cleaning up, which somebody may be waiting for at a terminal.
-    fn short() -> Patience {
-        Patience { left: FEW_TRIES, pause: FIRST_PAUSE }
-    }
-
-    /// Waits until it makes sense to try again; gives the error back when it does not.
-    pub(super) async fn after(&mut self, error: TargetError) -> Result<(), TargetError> {
-        if self.left == 0 || !matches!(error, TargetError::Passing { .. }) {
-            return Err(error);
-        }
-        tracing::warn!(%error, "trying again in {} ms", self.pause.as_millis());
-        self.left -= 1;
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        Ok(())
-    }
-}
-
 impl Target {
-    /// The target as declared; nothing is asked of it yet. Requests carry parts of up to that size.
-    pub fn open(declared: &Declared, part_size: u64) -> Result<Target, TargetError> {
+    /// The target as declared; nothing is asked of it yet.
+    pub fn open(declared: &Declared, backups: &Backups) -> Result<Target, TargetError> {
+        let clock = Clock::start();
         let store = match &declared.place {
             Place::Folder(path) => Store::Folder(Folder::new(path.clone())),
-            Place::S3(place) => Store::S3(S3::open(place, part_size)?),
+            Place::S3(place) => Store::S3(S3::open(place, clock)),
         };
-        Ok(Target { name: declared.name.clone(), store })
+        let retry = Retry::new(clock, backups.storing.give_up_after);
+        Ok(Target { name: declared.name.clone(), store, retry })
+    }
+
+    /// The same target, telling what goes wrong.
+    pub(super) fn told(&self, report: Report) -> Target {
+        let retry = self.retry.clone().told(report);
+        Target { retry, ..self.clone() }
+    }
+
+    /// Whether parts for it may have to wait elsewhere.
+    pub(super) fn is_far(&self) -> bool {
+        matches!(self.store, Store::S3(_))
     }
 
     /// Begins an object.
     pub(super) async fn begin(&self, object: &str) -> Result<Upload, TargetError> {
-        match &self.store {
-            Store::Folder(folder) => folder.begin(object).await.map(Upload::Folder),
-            Store::S3(s3) => {
-                let mut patience = Patience::new();
-                loop {
-                    match s3.begin(object).await {
-                        Ok(upload) => return Ok(Upload::S3(upload)),
-                        Err(error) => patience.after(error).await?,
-                    }
-                }
-            }
-        }
+        let open = self.retry.again(Doing::Beginning, || self.store.begin(object)).await?;
+        Ok(Upload { open, retry: self.retry.clone() })
     }
 
     /// Stores a small object as a whole.
     pub(super) async fn put(&self, object: &str, bytes: Bytes) -> Result<(), TargetError> {
-        match &self.store {
-            Store::Folder(folder) => folder.put(object, bytes).await,
-            Store::S3(s3) => {
-                let mut patience = Patience::new();
-                loop {
-                    match s3.put(object, bytes.clone()).await {
-                        Ok(()) => return Ok(()),
-                        Err(error) => patience.after(error).await?,
-                    }
-                }
-            }
-        }
+        self.retry.again(Doing::Working, || self.store.put(object, bytes.clone())).await
     }
 
     /// Reads consecutive bytes of an object, exactly so many.
@@ -153,76 +157,96 @@ impl Target {
         offset: u64,
         length: u64,
     ) -> Result<Bytes, TargetError> {
-        match &self.store {
-            Store::Folder(folder) => folder.read(object, offset, length).await,
-            Store::S3(s3) => {
-                let mut patience = Patience::new();
-                loop {
-                    match s3.read(object, offset, length).await {
-                        Ok(bytes) => return Ok(bytes),
-                        Err(error) => patience.after(error).await?,
-                    }
-                }
-            }
-        }
+        self.retry.again(Doing::Working, || self.store.read(object, offset, length)).await
     }
 
     /// Reads a whole object of at most so many bytes; one byte more tells that there is more.
     pub(super) async fn read_small(&self, object: &str, most: u64) -> Result<Bytes, TargetError> {
-        match &self.store {
-            Store::Folder(folder) => folder.read_small(object, most + 1).await,
-            Store::S3(s3) => {
-                let mut patience = Patience::new();
-                loop {
-                    match s3.read_small(object, most + 1).await {
-                        Ok(bytes) => return Ok(bytes),
-                        Err(error) => patience.after(error).await?,
-                    }
-                }
-            }
+        self.retry.again(Doing::Asking, || self.store.read_small(object, most + 1)).await
+    }
+
+    /// Whether an object is there, with exactly so many bytes.
+    pub(super) async fn holds(&self, object: &str, bytes: u64) -> Result<(), TargetError> {
+        let found = self.retry.again(Doing::Working, || self.store.length(object)).await?;
+        if found == bytes {
+            return Ok(());
         }
+        let what = format!("{found} bytes are there instead of the {bytes} that were sent");
+        Err(TargetError::Refused { object: object.to_owned(), what })
     }
 
     /// The names of all objects that begin with a folder's name, which ends with a slash.
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>, TargetError> {
-        match &self.store {
-            Store::Folder(store) => store.list(folder).await,
-            Store::S3(s3) => {
-                let mut patience = Patience::new();
-                loop {
-                    match s3.list(folder).await {
-                        Ok(names) => return Ok(names),
-                        Err(error) => patience.after(error).await?,
-                    }
-                }
-            }
-        }
+        let listed = self.listed(folder).await?;
+        Ok(listed.into_iter().map(|listed| listed.object).collect())
+    }
+
+    /// The same with their ages.
+    pub(super) async fn listed(&self, folder: &str) -> Result<Vec<Listed>, TargetError> {
+        self.retry.again(Doing::Asking, || self.store.list(folder)).await
     }
 
     /// Removes an object; one that is not there is no error.
     pub(super) async fn remove(&self, object: &str) -> Result<(), TargetError> {
+        self.retry.again(Doing::Cleaning, || self.store.remove(object)).await
+    }
+
+    /// Removes what is left of uploads whose process died.
+    pub(super) async fn sweep(&self, folder: &str, now: WallTime) -> Result<(), TargetError> {
         match &self.store {
-            Store::Folder(folder) => folder.remove(object).await,
-            Store::S3(s3) => {
-                let mut patience = Patience::short();
-                loop {
-                    match s3.remove(object).await {
-                        Ok(()) => return Ok(()),
-                        Err(error) => patience.after(error).await?,
-                    }
-                }
-            }
+            Store::Folder(store) => store.sweep(folder).await,
+            Store::S3(s3) => s3.sweep(folder, now).await,
+        }
+    }
+}
+
+impl Store {
+    async fn begin(&self, object: &str) -> Result<Open, TargetError> {
+        match self {
+            Store::Folder(folder) => folder.begin(object).await.map(Open::Folder),
+            Store::S3(s3) => s3.begin(object).await.map(Open::S3),
         }
     }
 
-    /// Removes what is left of uploads whose process died. Failing at that hinders no backup.
-    pub(super) async fn sweep(&self, folder: &str, now: WallTime) {
-        let swept = match &self.store {
-            Store::Folder(store) => store.sweep(folder).await,
-            Store::S3(s3) => s3.sweep(folder, now).await,
-        };
-        if let Err(error) = swept {
-            tracing::debug!(%error, "what former uploads left could not be looked for");
+    async fn put(&self, object: &str, bytes: Bytes) -> Result<(), TargetError> {
+        match self {
+            Store::Folder(folder) => folder.put(object, bytes).await,
+            Store::S3(s3) => s3.put(object, bytes).await,
+        }
+    }
+
+    async fn read(&self, object: &str, offset: u64, length: u64) -> Result<Bytes, TargetError> {
+        match self {
+            Store::Folder(folder) => folder.read(object, offset, length).await,
+            Store::S3(s3) => s3.read(object, offset, length).await,
+        }
+    }
+
+    async fn read_small(&self, object: &str, most: u64) -> Result<Bytes, TargetError> {
+        match self {
+            Store::Folder(folder) => folder.read_small(object, most).await,
+            Store::S3(s3) => s3.read_small(object, most).await,
+        }
+    }
+
+    async fn length(&self, object: &str) -> Result<u64, TargetError> {
+        match self {
+            Store::Folder(folder) => folder.length(object).await,
+            Store::S3(s3) => s3.length(object).await,
+        }
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<Listed>, TargetError> {
+        match self {
+            Store::Folder(store) => store.list(folder).await,
+            Store::S3(s3) => s3.list(folder).await,
+        }
+    }
+
+    async fn remove(&self, object: &str) -> Result<(), TargetError> {
+        match self {
+            Store::Folder(folder) => folder.remove(object).await,
+            Store::S3(s3) => s3.remove(object).await,
         }
     }
 }
@@ -230,49 +254,39 @@ impl Target {
 impl Upload {
     /// Stores a part; parts may come in any order and at the same time.
     pub(super) async fn part(&self, piece: &Piece) -> Result<(), TargetError> {
-        match self {
-            Upload::Folder(upload) => upload.part(piece).await,
-            Upload::S3(upload) => {
-                let mut patience = Patience::new();
-                loop {
-                    match upload.part(piece).await {
-                        Ok(()) => return Ok(()),
-                        Err(error) => patience.after(error).await?,
-                    }
-                }
-            }
-        }
+        self.retry.again(Doing::Working, || self.open.part(piece)).await
     }
 
     /// Puts the object in its place, whole and durable.
-    pub(super) async fn finish(&self, bytes: u64) -> Result<(), TargetError> {
-        match self {
-            Upload::Folder(upload) => upload.finish().await,
-            Upload::S3(upload) => {
-                let mut patience = Patience::new();
-                loop {
-                    match upload.finish(bytes).await {
-                        Ok(()) => return Ok(()),
-                        Err(error) => patience.after(error).await?,
-                    }
-                }
-            }
-        }
+    pub(super) async fn finish(&self) -> Result<(), TargetError> {
+        self.retry.again(Doing::Working, || self.open.finish()).await
     }
 
     /// Removes all parts.
     pub(super) async fn abort(&self) -> Result<(), TargetError> {
+        self.retry.again(Doing::Cleaning, || self.open.abort()).await
+    }
+}
+
+impl Open {
+    async fn part(&self, piece: &Piece) -> Result<(), TargetError> {
         match self {
-            Upload::Folder(upload) => upload.abort().await,
-            Upload::S3(upload) => {
-                let mut patience = Patience::short();
-                loop {
-                    match upload.abort().await {
-                        Ok(()) => return Ok(()),
-                        Err(error) => patience.after(error).await?,
-                    }
-                }
-            }
+            Open::Folder(upload) => upload.part(piece).await,
+            Open::S3(upload) => upload.part(piece).await,
+        }
+    }
+
+    async fn finish(&self) -> Result<(), TargetError> {
+        match self {
+            Open::Folder(upload) => upload.finish().await,
+            Open::S3(upload) => upload.finish().await,
+        }
+    }
+
+    async fn abort(&self) -> Result<(), TargetError> {
+        match self {
+            Open::Folder(upload) => upload.abort().await,
+            Open::S3(upload) => upload.abort().await,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::config::Account;
 use crate::config::backups::Tools;
 use crate::decision::topology::{Endpoint, Flavor};
 use crate::runtime::steps::Programs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -80,34 +80,80 @@ impl Reach<'_> {
 
     /// Carries out SQL, and writes none of it to the server's binary log.
     pub(super) fn load(&self) -> Command {
+        let (name, declared) = client(self.flavor, self.tools);
+        loading(self.program(name, declared))
+    }
+
+    /// Turns a binary log into statements.
+    pub(super) fn decode(&self) -> Command {
         let (name, declared) = match self.flavor {
-            Flavor::MySql => ("mysql", &self.tools.mysql),
-            Flavor::MariaDb => ("mariadb", &self.tools.mariadb),
+            Flavor::MySql => ("mysqlbinlog", &self.tools.mysqlbinlog),
+            Flavor::MariaDb => ("mariadb-binlog", &self.tools.mariadb_binlog),
         };
-        let mut command = self.program(name, declared);
-        command.args(["--batch", "--binary-mode", "--skip-reconnect"]);
-        command.arg("--init-command=SET SESSION sql_log_bin = 0");
-        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let found = || Programs::from_environment().find(name);
+        let mut command = Command::new(declared.clone().unwrap_or_else(found));
+        command.args(["--no-defaults", "--verify-binlog-checksum", "-"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true);
         command
     }
 
-    /// A program on its way to the server, without reading anybody's option files.
-    fn program(&self, name: &str, declared: &Option<PathBuf>) -> Command {
-        let found = || Programs::from_environment().find(name);
-        let mut command = Command::new(declared.clone().unwrap_or_else(found));
+    /// Carries out a binary log's statements from there, and writes them to the server's own.
+    pub(super) fn carry_out(&self, statements: Stdio) -> Command {
+        let (name, declared) = client(self.flavor, self.tools);
+        let mut command = self.program(name, declared);
+        command.args(["--batch", "--binary-mode", "--skip-reconnect"]);
+        command.stdin(statements).stdout(Stdio::null());
         command
-            .arg("--no-defaults")
+    }
+
+    /// A program on its way to the server.
+    fn program(&self, name: &str, declared: &Option<PathBuf>) -> Command {
+        let mut command = bare(name, declared);
+        command
             .arg("--protocol=TCP")
             .arg(format!("--host={}", self.address.host))
             .arg(format!("--port={}", self.address.port))
             .arg(format!("--user={}", self.account.user))
-            .args(["--default-character-set=utf8mb4", LARGEST_PACKET])
             // Where the machine's other users cannot read it, unlike an argument.
-            .env("MYSQL_PWD", self.account.password.reveal())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .env("MYSQL_PWD", self.account.password.reveal());
         command
     }
+}
+
+/// As [`Reach::load`], as the root without a password of a server that only a socket leads to.
+pub(super) fn load_by_socket(flavor: Flavor, tools: &Tools, socket: &Path) -> Command {
+    let (name, declared) = client(flavor, tools);
+    let mut command = bare(name, declared);
+    command.args(["--protocol=SOCKET", "--user=root"]).env_remove("MYSQL_PWD");
+    command.arg(format!("--socket={}", socket.display()));
+    loading(command)
+}
+
+fn client(flavor: Flavor, tools: &Tools) -> (&'static str, &Option<PathBuf>) {
+    match flavor {
+        Flavor::MySql => ("mysql", &tools.mysql),
+        Flavor::MariaDb => ("mariadb", &tools.mariadb),
+    }
+}
+
+fn loading(mut command: Command) -> Command {
+    command.args(["--batch", "--binary-mode", "--skip-reconnect"]);
+    command.arg("--init-command=SET SESSION sql_log_bin = 0");
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    command
+}
+
+/// A program that reads nobody's option files.
+fn bare(name: &str, declared: &Option<PathBuf>) -> Command {
+    let found = || Programs::from_environment().find(name);
+    let mut command = Command::new(declared.clone().unwrap_or_else(found));
+    command
+        .arg("--no-defaults")
+        .args(["--default-character-set=utf8mb4", LARGEST_PACKET])
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
 }
 
 impl Tool {
@@ -120,12 +166,9 @@ impl Tool {
     /// As [`Tool::start`], under another name than that of what is started first.
     pub(super) fn start_as(name: String, mut command: Command) -> Result<Tool, BackupError> {
         let failed = |what: String| BackupError::Tool { name: name.clone(), what };
-        let mut child = command.spawn().map_err(|error| {
-            failed(format!(
-                "it cannot be started: {error}; install the database's client programs on this \
-                 machine, name their directory in REGENT_PROGRAMS, or write backups.tools"
-            ))
-        })?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| BackupError::NoTool { name: name.clone(), what: error.to_string() })?;
         let Some(stderr) = child.stderr.take() else {
             return Err(failed("it has no standard error".to_owned()));
         };
@@ -169,7 +212,11 @@ impl Tool {
             tracing::debug!(program = self.name, "{}", said.trim());
             return Ok(said);
         }
-        Err(failed(format!("{status}: {}", said.trim())))
+        let what = format!("{status}: {}", said.trim());
+        match status.code() {
+            Some(_) => Err(failed(what)),
+            None => Err(BackupError::ToolKilled { name: self.name.clone(), what }),
+        }
     }
 
     /// For a program that is fed for hours, its end is awaited without a limit: it works on what it was

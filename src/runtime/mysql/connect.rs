@@ -72,7 +72,7 @@ pub async fn connect(
 }
 
 /// As [`connect`], taking packets of any size: an event of a binary log holds whole rows.
-pub(super) async fn connect_for_bulk(
+pub(in crate::runtime) async fn connect_for_bulk(
     address: &Endpoint,
     account: &Account,
     limit: Duration,

@@ -3,7 +3,7 @@
 use super::Told;
 use super::frames::{End, FORMAT, Head, Incoming, Next, StreamError};
 use crate::config::secret::Secret;
-use crate::config::{ClusterConfig, Config, Security};
+use crate::config::{ClusterConfig, Security};
 use crate::decision::topology::ServerName;
 use crate::runtime::backup::BackupError;
 use bytes::Bytes;
@@ -39,7 +39,7 @@ pub(in crate::runtime::backup) struct Pulled {
 impl Link {
     /// The way to that server's agent, as declared.
     pub fn to(
-        config: &Config,
+        security: Option<&Security>,
         cluster: &ClusterConfig,
         server: &ServerName,
     ) -> Result<Link, BackupError> {
@@ -59,7 +59,7 @@ impl Link {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         let mut scheme = "http";
-        if let Some(Security::Files(files)) = &config.security {
+        if let Some(Security::Files(files)) = security {
             let wrong =
                 |what: String| failed(format!("security.ca {}: {what}", files.ca.display()));
             let bytes = std::fs::read(&files.ca).map_err(|error| wrong(error.to_string()))?;

@@ -1,0 +1,214 @@
+//! Scheduled backups: watchers that die while they make one, and failovers that come meanwhile.
+//!
+//! A schedule comes every ten minutes, and the watchers' clocks are set to shortly before. The dump program
+//! stops in the middle of its output as long as a file is there.
+
+use crate::asking::Shop;
+use crate::clocks::{compiled, set_ahead};
+use crate::stage::{Outcome, PATIENCE, Setting, Stage, check, is_there, play_with};
+use regent::demo::cluster::Cluster;
+use regent::demo::servers::accounts::ROOT;
+use regent::demo::servers::{DatabaseFlavor, Installation};
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// An attempt that fails is made again a minute later.
+const PAUSED: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn are_made_by_another_watcher_when_one_dies_on_mysql() {
+    play(DatabaseFlavor::Mysql, async |stage, place| its_watcher_dies(stage, place).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "scripts/test --all"]
+async fn are_made_by_another_watcher_when_one_dies_on_mariadb() {
+    play(DatabaseFlavor::Mariadb, async |stage, place| its_watcher_dies(stage, place).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "scripts/test --all"]
+async fn make_way_on_mysql() {
+    play(DatabaseFlavor::Mysql, async |stage, place| it_makes_way(stage, place).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn make_way_on_mariadb() {
+    play(DatabaseFlavor::Mariadb, async |stage, place| it_makes_way(stage, place).await).await;
+}
+
+async fn play(flavor: DatabaseFlavor, scenario: impl AsyncFnOnce(&mut Stage, &Path) -> Outcome) {
+    let place = tempfile::tempdir().expect("a directory");
+    let library = place.path().join("clock.so");
+    if !is_there(compiled(&library)) || !is_there(Installation::find(flavor)) {
+        return;
+    }
+    let mut setting = Setting::new(flavor);
+    setting.cluster.environment =
+        vec![("LD_PRELOAD", library.into()), ("SHIFTED_CLOCKS", place.path().into())];
+    play_with(setting, async |stage| scenario(stage, place.path()).await).await;
+}
+
+/// The watcher that makes it is killed with all it does; another one makes it for the same slot.
+async fn its_watcher_dies(stage: &mut Stage, place: &Path) -> Outcome {
+    begin(stage, place).await?;
+    let shop = running(stage, 1).await?;
+    half_way(stage, place).await?;
+    let (slot, maker) = (run(&shop)["slot"].clone(), word(&run(&shop)["watcher"])?);
+    check(run(&shop)["server"] != shop.view["primary"], || format!("{}", run(&shop)))?;
+    stage.cluster.kill_node(&maker);
+    let shop = running(stage, 2).await?;
+    check(run(&shop)["slot"] == slot, || format!("another slot than {slot}: {}", run(&shop)))?;
+    check(run(&shop)["watcher"] != maker.as_str(), || format!("{maker} makes it again"))?;
+    std::fs::remove_file(place.join("hold"))?;
+    stage.cluster.start_node(&maker)?;
+    made(stage, &slot).await?;
+    stage.whole().await?;
+    stage.judge().await
+}
+
+/// A switchover to the server that is read, and then the death of that new primary.
+async fn it_makes_way(stage: &mut Stage, place: &Path) -> Outcome {
+    begin(stage, place).await?;
+    let shop = running(stage, 1).await?;
+    half_way(stage, place).await?;
+    let (slot, source) = (run(&shop)["slot"].clone(), word(&run(&shop)["server"])?);
+    let said = stage.regent(&["switchover", "shop", "--to", &source, "--yes"]).await?;
+    check(said.code == 0, || format!("switchover said {said:?}"))?;
+    let told = async |stage: &Stage| {
+        let events = stage.watchers.events().await;
+        events.iter().any(|(_, kind, _)| kind == "backup_yielded").then_some(())
+    };
+    stage.until("the backup makes way", PATIENCE, told).await?;
+    stage.writes_go_on().await?;
+    let shop = running(stage, 2).await?;
+    check(run(&shop)["slot"] == slot, || format!("another slot than {slot}: {}", run(&shop)))?;
+    check(run(&shop)["server"] != source.as_str(), || format!("{source} is read again"))?;
+    half_way(stage, place).await?;
+    stage.server(&source).kill9();
+    stage.failed_over(&source).await?;
+    std::fs::remove_file(place.join("hold"))?;
+    made(stage, &slot).await?;
+    stage.bring_back(&source).await?;
+    stage.judge().await
+}
+
+/// Everything runs, and the schedule comes soon.
+async fn begin(stage: &mut Stage, place: &Path) -> Outcome {
+    fill(stage).await?;
+    std::fs::write(place.join("hold"), "")?;
+    configure(stage, place)?;
+    stage.begin().await?;
+    let declared = |shop: &Shop| shop.view["backups"][0]["next"].is_u64();
+    stage.until_shop("the schedule is known", declared).await?;
+    let now = regent::clock::Clock::start().now().wall.0 / 1_000;
+    let ahead = i64::try_from((600 - now % 600 + 597) % 600)?;
+    for id in Cluster::WATCHERS {
+        set_ahead(stage, place, id, ahead)?;
+    }
+    Ok(())
+}
+
+/// More than a pipe holds, so that a dump stops with whoever reads it.
+async fn fill(stage: &Stage) -> Outcome {
+    let primary = stage.peek("db1");
+    primary.execute("CREATE TABLE shop.noise (id INT PRIMARY KEY, bytes LONGBLOB)").await?;
+    for id in 0..8 {
+        let row = format!("INSERT INTO shop.noise VALUES ({id}, REPEAT('{id}', 500000))");
+        primary.execute(&row).await?;
+    }
+    Ok(())
+}
+
+fn configure(stage: &Stage, place: &Path) -> Outcome {
+    let password = place.join("root");
+    std::fs::write(&password, ROOT.password)?;
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600))?;
+    let (field, program) = match stage.flavor() {
+        DatabaseFlavor::Mysql => ("mysqldump", "mysqldump"),
+        DatabaseFlavor::Mariadb => ("mariadb_dump", "mariadb-dump"),
+    };
+    let real = Installation::find(stage.flavor())?.program(program);
+    let dump = slow(place, &real)?;
+    let (folder, dump) = (place.join("folder"), dump.display());
+    let section = format!(
+        "    backups:
+      targets: [ {{ name: local, folder: {} }} ]
+      account: {{ user: {}, password_file: {} }}
+      tools: {{ {field}: {dump} }}
+      schedules: [ {{ name: often, cron: '*/10 * * * *' }} ]
+      keep: {{ last: 50 }}
+",
+        folder.display(),
+        ROOT.user,
+        password.display()
+    );
+    let path = &stage.cluster.configuration;
+    Ok(std::fs::write(path, std::fs::read_to_string(path)? + &section)?)
+}
+
+/// The dump program, which waits in the middle while it is held.
+fn slow(place: &Path, real: &Path) -> Outcome<PathBuf> {
+    let path = place.join("dump");
+    let text = format!(
+        "#!/bin/bash
+case \"$*\" in *--version*) exec {real} \"$@\" ;; esac
+set -o pipefail
+{real} \"$@\" | {{ head -c 100000; touch {begun}; while [ -e {hold} ]; do sleep 0.05; done; cat; }}
+",
+        real = real.display(),
+        begun = place.join("begun").display(),
+        hold = place.join("hold").display()
+    );
+    std::fs::write(&path, text)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// Waits until that attempt, or a later one, has begun to read.
+async fn running(stage: &Stage, attempt: u64) -> Outcome<Shop> {
+    let begun = |shop: &Shop| {
+        let run = run(shop);
+        run["state"] == "running" && run["attempt"].as_u64() >= Some(attempt)
+    };
+    stage.until_shop(&format!("attempt {attempt} of a backup runs"), begun).await
+}
+
+/// Waits until the dump is in the middle of its output.
+async fn half_way(stage: &Stage, place: &Path) -> Outcome {
+    let begun = place.join("begun");
+    let look = async |_: &Stage| std::fs::remove_file(&begun).ok();
+    stage.until("the dump has begun", PATIENCE, look).await
+}
+
+fn run(shop: &Shop) -> &Value {
+    &shop.view["backups"][0]["run"]
+}
+
+fn word(value: &Value) -> Outcome<String> {
+    Ok(value.as_str().ok_or(format!("{value} is no text"))?.to_owned())
+}
+
+/// Waits until the run of that slot has made a backup, which is the only one of that slot there is.
+async fn made(stage: &Stage, slot: &Value) -> Outcome {
+    let done = |shop: &Shop| {
+        let success = &shop.view["backups"][0]["last_success"];
+        success["slot"].as_u64() >= slot.as_u64()
+    };
+    let look = async |stage: &Stage| stage.watchers.shop().await.filter(&done);
+    stage.until("there is a backup", PAUSED, look).await?;
+    let configuration = stage.cluster.configuration.display().to_string();
+    let list = ["backup", "list", "shop", "--json", "--config", &configuration];
+    let listed = stage.regent(&list).await?.json()?;
+    let backups = listed[0]["backups"].as_array().cloned().unwrap_or_default();
+    let of_slot: Vec<_> = backups.iter().filter(|backup| backup["run"]["slot"] == *slot).collect();
+    let [backup] = of_slot.as_slice() else {
+        return Err(format!("{} backups of slot {slot}: {listed}", of_slot.len()).into());
+    };
+    let id = word(&backup["id"])?;
+    let verify = ["backup", "verify", "shop", &id, "--config", &configuration];
+    let said = stage.regent(&verify).await?;
+    check(said.code == 0, || format!("verify said {said:?}"))
+}

@@ -1,0 +1,92 @@
+//! `regent backup prune` and `regent backup hold`.
+
+use super::Failed;
+use super::args::{BackupHold, BackupPrune, Global};
+use super::backup::{configured, found, json_of, open};
+use super::output::Output;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::runtime::backup::{self, Pruned, Scope};
+use serde_json::json;
+
+/// Removes scheduled backups that nothing asks to keep.
+pub(super) async fn prune(
+    global: &Global,
+    config: &Config,
+    order: &BackupPrune,
+    out: &mut Output,
+) -> Result<(), Failed> {
+    let (cluster, backups) = configured(config, &order.cluster)?;
+    let Some(keep) = &backups.keep else {
+        let text = format!(
+            "{} says nothing about how many backups stay; write backups: keep, such as {{ days: 7 }}",
+            cluster.spec.name
+        );
+        return Err(Failed::Refused(text));
+    };
+    let now = Clock::start().now().wall;
+    let mut all = Vec::new();
+    let wanted = |name: &str| order.target.as_deref().is_none_or(|it| it == name);
+    if !backups.targets.iter().any(|target| wanted(&target.name)) {
+        open(backups, order.target.as_deref())?;
+    }
+    for declared in backups.targets.iter().filter(|target| wanted(&target.name)) {
+        let target = open(backups, Some(&declared.name))?;
+        let scope = Scope { cluster: &cluster.spec.name, schedule: None, dry_run: order.dry_run };
+        all.push(backup::prune(&target, keep, scope, now).await?);
+    }
+    let refused: usize = all.iter().map(|pruned| pruned.refused.len()).sum();
+    if global.json {
+        json_of(&all, out)?;
+    } else {
+        let texts: Vec<String> = all.iter().map(told).collect();
+        out.text(&texts.join("\n"))?;
+    }
+    match refused {
+        0 => Ok(()),
+        some => Err(Failed::Refused(format!("{some} backup(s) could not be removed"))),
+    }
+}
+
+/// Forbids to remove a backup, or allows it again.
+pub(super) async fn hold(
+    global: &Global,
+    config: &Config,
+    order: &BackupHold,
+    out: &mut Output,
+) -> Result<(), Failed> {
+    let (target, manifest) = found(config, &order.named).await?;
+    let (cluster, id) = (&manifest.cluster, &manifest.id);
+    if order.off {
+        backup::release(&target, cluster, id).await?;
+    } else {
+        let note = (Clock::start().now().wall, order.reason.as_str());
+        backup::hold(&target, cluster, id, note).await?;
+    }
+    if global.json {
+        return json_of(&json!({ "id": id, "target": target.name, "held": !order.off }), out);
+    }
+    let text = match order.off {
+        true => format!("backup {id} may be removed again\n"),
+        false => format!("backup {id} stays at {} until it is allowed to go\n", target.name),
+    };
+    Ok(out.text(&text)?)
+}
+
+fn told(pruned: &Pruned) -> String {
+    let mut text = format!("{} at {}\n", pruned.cluster, pruned.target);
+    for (id, reasons) in &pruned.kept {
+        text.push_str(&format!("  {id} stays: {}\n", reasons.join("; ")));
+    }
+    let word = if pruned.dry_run { "would be removed" } else { "is removed" };
+    for id in &pruned.removed {
+        text.push_str(&format!("  {id} {word}\n"));
+    }
+    for (id, why) in &pruned.refused {
+        text.push_str(&format!("! {id} could not be removed: {why}\n"));
+    }
+    if pruned.kept.is_empty() && pruned.removed.is_empty() && pruned.refused.is_empty() {
+        text.push_str("  no backups\n");
+    }
+    text
+}

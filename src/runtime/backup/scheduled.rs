@@ -1,0 +1,279 @@
+//! Backups that the watchers ordered: each in a task of its own that can be broken off, with the
+//! code that also makes those that people ask for.
+
+use super::physical::agent_for;
+use super::pruning::{self, Scope};
+use super::source::named;
+use super::taking::{Order, take};
+use super::target::Target;
+use super::{BackupError, Progress, catalog, prune};
+use crate::clock::Clock;
+use crate::config::backups::Backups;
+use crate::config::{ClusterConfig, Config, Security};
+use crate::decision::backup::catalog::Entry;
+use crate::decision::backup::names::BackupId;
+use crate::decision::backup::runs::Attempt;
+use crate::decision::topology::{ClusterName, ServerName, Timing};
+use crate::watcher::{BackupEnd, BackupNews, BackupOrder, BackupSaid, Input};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// Between two words on how much is stored.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
+
+/// Characters told of why an attempt failed.
+const MOST_REASON: usize = 300;
+
+/// Where ordered backups are made.
+#[derive(Clone, Debug)]
+pub struct Makers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clusters: BTreeMap<ClusterName, ClusterConfig>,
+    timing: Timing,
+    security: Option<Security>,
+    clock: Clock,
+    inbox: mpsc::Sender<Input>,
+    stop: CancellationToken,
+    /// What breaks off each attempt that is being made.
+    running: Mutex<BTreeMap<(ClusterName, Attempt), CancellationToken>>,
+    tasks: TaskTracker,
+}
+
+/// One attempt with all that it needs.
+struct Work {
+    shared: Arc<Shared>,
+    cluster: ClusterName,
+    attempt: Attempt,
+}
+
+impl Makers {
+    /// Knows the clusters that have backups.
+    pub fn new(
+        config: &Config,
+        clock: Clock,
+        inbox: &mpsc::Sender<Input>,
+        stop: &CancellationToken,
+    ) -> Makers {
+        let backed_up = config.clusters.iter().filter(|cluster| cluster.backups.is_some());
+        let clusters = backed_up.map(|it| (it.spec.name.clone(), it.clone())).collect();
+        let shared = Shared {
+            clusters,
+            timing: config.timing,
+            security: config.security.clone(),
+            clock,
+            inbox: inbox.clone(),
+            stop: stop.clone(),
+            running: Mutex::default(),
+            tasks: TaskTracker::new(),
+        };
+        Makers { shared: Arc::new(shared) }
+    }
+
+    /// Carries out an order in a task of its own.
+    pub fn carry_out(&self, order: BackupOrder) {
+        let work = |cluster, attempt| Work { shared: Arc::clone(&self.shared), cluster, attempt };
+        let tasks = &self.shared.tasks;
+        match order {
+            BackupOrder::Make { cluster, attempt, server } => {
+                let broken_off = self.shared.stop.child_token();
+                let key = (cluster.clone(), attempt.clone());
+                self.shared.running().insert(key, broken_off.clone());
+                tasks.spawn(work(cluster, attempt).make(server, broken_off));
+            }
+            BackupOrder::BreakOff { cluster, attempt } => {
+                info!(%cluster, "{attempt} is given up");
+                if let Some(broken_off) = self.shared.running().get(&(cluster, attempt)) {
+                    broken_off.cancel();
+                }
+            }
+            BackupOrder::Discard { cluster, attempt, backup } => {
+                let stop = self.shared.stop.clone();
+                let work = work(cluster, attempt).discard(backup);
+                tasks.spawn(async move { stop.run_until_cancelled(work).await });
+            }
+            BackupOrder::Prune { cluster, attempt } => {
+                let stop = self.shared.stop.clone();
+                let work = work(cluster, attempt).prune();
+                tasks.spawn(async move { stop.run_until_cancelled(work).await });
+            }
+        }
+    }
+
+    /// Once everything is told to stop: waits a while until what was begun is taken away.
+    pub async fn ended(&self, patience: Duration) {
+        self.shared.tasks.close();
+        if tokio::time::timeout(patience, self.shared.tasks.wait()).await.is_err() {
+            warn!("some of an unfinished backup may be left at its target");
+        }
+    }
+}
+
+impl Shared {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<(ClusterName, Attempt), CancellationToken>> {
+        // Nothing that holds it can leave it half-changed.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    async fn make(self, server: ServerName, broken_off: CancellationToken) {
+        info!(cluster = %self.cluster, "{}: reading from {server}", self.attempt);
+        let made = self.attempted(&server, &broken_off).await;
+        let key = (self.cluster.clone(), self.attempt.clone());
+        self.shared.running().remove(&key);
+        let end = match made {
+            Ok(end) => end,
+            // On the way down nothing is told: the leader hears no more and has it made again.
+            Err(BackupError::Stopped) => return,
+            Err(error) => {
+                warn!(cluster = %self.cluster, "{}: {error}", self.attempt);
+                BackupEnd::Failed { why: error.to_string().chars().take(MOST_REASON).collect() }
+            }
+        };
+        let said = BackupSaid::Ended(end);
+        let news = BackupNews { cluster: self.cluster, attempt: self.attempt, said };
+        let _ = self.shared.inbox.send(Input::Backup(news)).await;
+    }
+
+    async fn attempted(
+        &self,
+        server: &ServerName,
+        broken_off: &CancellationToken,
+    ) -> Result<BackupEnd, BackupError> {
+        let (cluster, backups) = self.configured()?;
+        let target = self.target(backups)?;
+        let begin = async {
+            if let Some(found) = self.found(&target).await? {
+                return Ok(Err(found));
+            }
+            let server = server.as_str();
+            named(cluster, self.shared.timing, server).await.map(Ok)
+        };
+        let begun = tokio::select! {
+            biased;
+            () = broken_off.cancelled() => return Err(BackupError::Stopped),
+            begun = begin => begun?,
+        };
+        let source = match begun {
+            Ok(source) => source,
+            Err(found) => return Ok(BackupEnd::Found { backup: found.id, bytes: found.bytes }),
+        };
+        let security = self.shared.security.as_ref();
+        let agent = agent_for(backups.method, security, cluster, &source.server.name)?;
+        let progress = watch::Sender::new(Progress::default());
+        let shown = tokio::spawn(self.show(progress.subscribe()));
+        let order = Order {
+            cluster,
+            backups,
+            source: &source,
+            targets: std::slice::from_ref(&target),
+            agent: agent.as_ref(),
+            clock: self.shared.clock,
+            run: Some(&self.attempt),
+        };
+        let taken = take(&order, &progress, broken_off.cancelled()).await;
+        shown.abort();
+        let manifest = taken?.manifest;
+        Ok(BackupEnd::Made { backup: manifest.id, bytes: manifest.bytes })
+    }
+
+    /// A backup of the same slot that is there already: whoever made it could not say so.
+    async fn found(&self, target: &Target) -> Result<Option<Entry>, BackupError> {
+        if self.attempt.number == 1 {
+            return Ok(None);
+        }
+        let found = catalog(target, &self.cluster).await?.backups.into_iter().find(|entry| {
+            let same = |run: &Attempt| {
+                (&run.schedule, run.slot) == (&self.attempt.schedule, self.attempt.slot)
+            };
+            entry.run.as_ref().is_some_and(same)
+        });
+        Ok(found)
+    }
+
+    /// Tells the watcher now and then how much is stored.
+    fn show(&self, mut progress: watch::Receiver<Progress>) -> impl Future<Output = ()> + use<> {
+        let inbox = self.shared.inbox.clone();
+        let (cluster, attempt) = (self.cluster.clone(), self.attempt.clone());
+        async move {
+            while progress.changed().await.is_ok() {
+                let said = BackupSaid::Stored(progress.borrow_and_update().stored);
+                let (cluster, attempt) = (cluster.clone(), attempt.clone());
+                // What cannot be told now is told by the next news.
+                let _ = inbox.try_send(Input::Backup(BackupNews { cluster, attempt, said }));
+                tokio::time::sleep(SHOWN_EVERY).await;
+            }
+        }
+    }
+
+    async fn discard(self, backup: BackupId) {
+        let discarded = async {
+            let (_, backups) = self.configured()?;
+            let target = self.target(backups)?;
+            let found = catalog(&target, &self.cluster).await?;
+            if let Some(entry) = found.backups.iter().find(|entry| entry.id == backup) {
+                let removed = pruning::remove(&target, &self.cluster, entry).await;
+                removed
+                    .map_err(|error| BackupError::Target { target: target.name.clone(), error })?;
+            }
+            Ok::<_, BackupError>(())
+        };
+        match discarded.await {
+            Ok(()) => info!(cluster = %self.cluster, "{backup} of {} is taken away", self.attempt),
+            Err(error) => warn!(cluster = %self.cluster, "{backup} is one too many: {error}"),
+        }
+    }
+
+    async fn prune(self) {
+        let pruned = async {
+            let (_, backups) = self.configured()?;
+            let Some(keep) = &backups.keep else { return Ok(None) };
+            let target = self.target(backups)?;
+            let schedule = Some(&self.attempt.schedule);
+            let scope = Scope { cluster: &self.cluster, schedule, dry_run: false };
+            prune(&target, keep, scope, self.shared.clock.now().wall).await.map(Some)
+        };
+        let pruned: Result<_, BackupError> = pruned.await;
+        match pruned {
+            Ok(None) => {}
+            Ok(Some(pruned)) => {
+                for backup in &pruned.removed {
+                    info!(cluster = %self.cluster, target = pruned.target, "{backup} is removed");
+                }
+                for (backup, why) in &pruned.refused {
+                    warn!(cluster = %self.cluster, "{backup} could not be removed: {why}");
+                }
+            }
+            Err(error) => warn!(cluster = %self.cluster, "nothing could be removed: {error}"),
+        }
+    }
+
+    fn configured(&self) -> Result<(&ClusterConfig, &Backups), BackupError> {
+        let cluster = self.shared.clusters.get(&self.cluster);
+        let both = cluster.and_then(|cluster| Some((cluster, cluster.backups.as_ref()?)));
+        let none = || format!("{} has no backups in this watcher's configuration", self.cluster);
+        both.ok_or_else(|| BackupError::Unknown(none()))
+    }
+
+    fn target(&self, backups: &Backups) -> Result<Target, BackupError> {
+        let name = &self.attempt.schedule;
+        let unknown = || {
+            BackupError::Unknown(format!("no schedule {name} is in this watcher's configuration"))
+        };
+        let scheduled = backups.schedules.iter().find(|it| it.declared.name == *name);
+        let scheduled = scheduled.ok_or_else(unknown)?;
+        let declared = backups.targets.iter().find(|it| it.name == scheduled.target);
+        let declared = declared.ok_or_else(unknown)?;
+        let opened = Target::open(declared, backups);
+        opened.map_err(|error| BackupError::Target { target: declared.name.clone(), error })
+    }
+}
