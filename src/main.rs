@@ -14,7 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runs_long = matches!(cli.command, Command::Watch(_) | Command::Proxy(_));
+    let runs_long =
+        matches!(cli.command, Command::Watch(_) | Command::Proxy(_) | Command::Agent(_));
     logs::start(
         &cli.global,
         if runs_long { "regent=info,warn,mysql_async=off" } else { "warn,mysql_async=off" },
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
 /// thread cost it more than the work itself. The bytes of a proxy or a backup want all cores.
 fn runtime(command: &Command) -> std::io::Result<Runtime> {
     let mut builder = match command {
-        Command::Proxy(_) | Command::Backup { .. } | Command::Demo(_) => {
+        Command::Proxy(_) | Command::Agent(_) | Command::Backup { .. } | Command::Demo(_) => {
             Builder::new_multi_thread()
         }
         _ => Builder::new_current_thread(),
@@ -56,6 +57,10 @@ async fn run(cli: &Cli) -> Result<(), Failed> {
             let data_center = proxy.data_center.as_deref();
             let metrics = proxy.metrics.as_deref();
             let ended = node::proxy(config_of(cli)?, &proxy.id, data_center, metrics).await;
+            ended.map_err(|error| Failed::Internal(error.to_string()))
+        }
+        Command::Agent(agent) => {
+            let ended = node::agent(config_of(cli)?, &agent.server).await;
             ended.map_err(|error| Failed::Internal(error.to_string()))
         }
         Command::Demo(order) => demonstrate(order, cli).await,

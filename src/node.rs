@@ -2,9 +2,10 @@
 
 use crate::api;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, Loaded};
 use crate::decision::topology::{DataCenter, Endpoint, ProxyName, WatcherName};
 use crate::proxy::{Identity, Proxy, ProxyError};
+use crate::runtime::backup::agent::{self, AgentError};
 use crate::runtime::disk::{Disk, DiskError};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::turning::{Parts, Turning, TurningError};
@@ -50,6 +51,9 @@ pub enum NodeError {
     /// The proxy could not start.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// The agent could not start.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The system refused something.
     #[error("failed to start: {0}")]
     Io(#[from] std::io::Error),
@@ -137,13 +141,25 @@ pub async fn proxy(
     Ok(served?)
 }
 
+/// Runs the agent of a server until it is told to stop by SIGINT or SIGTERM.
+pub async fn agent(config: &Path, server: &str) -> Result<(), NodeError> {
+    // Few of the cluster's secrets should lie on a server's host.
+    let config = warned(Config::load_beside_a_server(config)?, config);
+    let stop = CancellationToken::new();
+    end_by_signal(&stop)?;
+    Ok(agent::serve(&config, server, stop).await?)
+}
+
 fn load(path: &Path) -> Result<Config, NodeError> {
-    let loaded = Config::load(path)?;
+    Ok(warned(Config::load(path)?, path))
+}
+
+fn warned(loaded: Loaded, path: &Path) -> Config {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
     info!(fingerprint = loaded.config.fingerprint(), "configuration {} read", path.display());
-    Ok(loaded.config)
+    loaded.config
 }
 
 /// Cancels the token at the first SIGINT or SIGTERM.

@@ -2,6 +2,7 @@
 
 use crate::bucket::files_below;
 use crate::stage::{Mariadb, Stage};
+use regent::decision::backup::manifest::Method;
 use regent::decision::backup::names;
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ async fn stored(stage: &Stage, days: u64) -> (String, Vec<String>) {
     for day in 1..=days {
         let begun = 1_795_000_000_000 - day * 24 * 3_600_000;
         let id = names::BackupId::new(regent::clock::WallTime(begun), &"db2".into());
-        let object = names::data(&"shop".into(), &id, false);
+        let object = names::data(&"shop".into(), &id, Method::Logical, false);
         let mut manifest = made.clone();
         manifest["id"] = json!(id);
         manifest["object"] = json!(object);

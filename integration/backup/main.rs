@@ -22,6 +22,7 @@ macro_rules! both {
 }
 
 mod archiver;
+mod beside;
 mod binlogs;
 mod bucket;
 mod damage;
@@ -31,6 +32,7 @@ mod keeping;
 mod keys;
 mod leftovers;
 mod outages;
+mod physical;
 mod proofs;
 mod restores;
 mod stage;

@@ -101,7 +101,7 @@ impl Stage {
         self.replica.wait_for("SELECT COUNT(*) FROM shop.last", 0).await.unwrap();
     }
 
-    fn secret(&self, name: &str, text: &str) {
+    pub fn secret(&self, name: &str, text: &str) {
         let path = self.file(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -154,6 +154,11 @@ clusters:
             decoder_path.display(),
         );
         std::fs::write(self.file("regent.yaml"), text).unwrap();
+    }
+
+    /// One of the flavour's programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
     }
 
     /// The flavour's own dump program.

@@ -1,5 +1,6 @@
 //! Measures Regent on real servers, as the clients of its proxy see it: `scripts/bench`.
 
+mod backup;
 mod calm;
 mod checks;
 mod events;
@@ -35,6 +36,8 @@ enum What {
     Failover(Failover),
     /// Let a healthy cluster be, and see what watchers and proxy use
     Idle(Idle),
+    /// Back up a server, with Regent and with the same tools piped by hand
+    Backup(Backup),
     /// Let nothing fail and everything be unpleasant, in three data centers, and see whether anybody is replaced
     Calm(Calm),
 }
@@ -72,6 +75,37 @@ struct Idle {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Backup {
+    /// How much data
+    #[arg(long, default_value = "2GB", value_name = "SIZE", value_parser = megabytes)]
+    size: u64,
+    /// How many backups of each kind count
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Which database
+    #[arg(long, value_enum, default_value_t = Flavors::Both)]
+    flavor: Flavors,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads `100MB` or `2GB`.
+fn megabytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = match (text.strip_suffix("MB"), text.strip_suffix("GB")) {
+        (Some(number), _) => (number, 1),
+        (_, Some(number)) => (number, 1000),
+        _ => return Err("write 100MB or 2GB".to_owned()),
+    };
+    let number: u64 = number.trim().parse().map_err(|_| "write 100MB or 2GB".to_owned())?;
+    if (1..=1_000_000).contains(&number) {
+        Ok(number * unit)
+    } else {
+        Err("too much, or nothing".into())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -133,7 +167,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let needs_lab = match &cli.what {
         What::Failover(order) => order.needs_lab(),
-        What::Idle(_) => false,
+        What::Idle(_) | What::Backup(_) => false,
         What::Calm(_) => true,
     };
     match needs_lab {
@@ -172,6 +206,11 @@ async fn run(cli: &Cli, mut lab: Option<&mut Lab>) -> ExitCode {
             What::Idle(order) => {
                 let seen = idle::measure(&order.flavor.list(), order.seconds).await;
                 report::idle(&seen?, order.json)
+            }
+            What::Backup(order) => {
+                let load = backup::Load { megabytes: order.size, runs: order.runs };
+                let seen = backup::measure(&order.flavor.list(), load).await;
+                report::backups(&seen?, order.json)
             }
             What::Calm(order) => {
                 let lab = lab.as_deref_mut().context("it takes a lab")?;

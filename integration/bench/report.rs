@@ -1,5 +1,6 @@
 //! What was measured, as tables for people and documents, or as JSON.
 
+use crate::backup;
 use crate::calm::Calm;
 use crate::events::Event;
 use crate::failover::{Measured, Run};
@@ -80,6 +81,52 @@ pub fn idle(usages: &[Usage], as_json: bool) -> Result<bool> {
     writeln!(out, "{table}")?;
     Ok(true)
 }
+
+/// Prints how backups compare; true when they are about as fast as by hand, in little memory.
+pub fn backups(measured: &[backup::Measured], as_json: bool) -> Result<bool> {
+    let frugal = |one: &backup::Measured| {
+        one.regent_peak_mb <= MOST_MB && one.agent_peak_mb.is_none_or(|peak| peak <= MOST_MB)
+    };
+    let good = measured.iter().all(|one| one.ratio >= LEAST_RATIO && frugal(one));
+    let mut out = std::io::stdout();
+    if as_json {
+        writeln!(out, "{}", json!({ "good": good, "backups": measured }))?;
+        return Ok(good);
+    }
+    let mut table = table(&[
+        "flavour",
+        "method",
+        "runs",
+        "read MB",
+        "stored MB",
+        "by hand MB/s",
+        "Regent MB/s",
+        "of by hand, %",
+        "peak MB",
+        "agent's peak MB",
+    ]);
+    for one in measured {
+        table.add_row(vec![
+            one.flavor.clone(),
+            one.method.to_owned(),
+            one.runs.to_string(),
+            format!("{:.0}", one.plain_mb),
+            format!("{:.0}", one.stored_mb),
+            format!("{:.0}", one.by_hand_mb_per_second),
+            format!("{:.0}", one.regent_mb_per_second),
+            format!("{:.0}", 100.0 * one.ratio),
+            format!("{:.0}", one.regent_peak_mb),
+            one.agent_peak_mb.map_or("-".to_owned(), |peak| format!("{peak:.0}")),
+        ]);
+    }
+    writeln!(out, "{table}")?;
+    Ok(good)
+}
+
+/// The least throughput of a backup, as a share of that of the same tools by hand.
+const LEAST_RATIO: f64 = 0.9;
+/// The most memory of any process of Regent's.
+const MOST_MB: f64 = 150.0;
 
 /// Prints what a while of calm showed; true when it was calm.
 pub fn calm(seen: &[Calm], as_json: bool) -> Result<bool> {

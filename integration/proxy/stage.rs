@@ -218,7 +218,13 @@ impl Stage {
                 peer: endpoint(watcher.address),
                 api: free_port(),
             }],
-            clusters: vec![ClusterConfig { spec, credentials, proxy: Some(listen), backups: None }],
+            clusters: vec![ClusterConfig {
+                spec,
+                credentials,
+                proxy: Some(listen),
+                backups: None,
+                agents: Default::default(),
+            }],
             timing: timing(),
         };
         let registry = prometheus::Registry::new();

@@ -92,6 +92,11 @@ pub enum Command {
         after_help = "Examples:\n  regent proxy --config regent.yaml --id proxy-1\n  regent proxy --config regent.yaml --id proxy-2 --data-center london --metrics 127.0.0.1:7410"
     )]
     Proxy(Proxy),
+    /// Run an agent beside a database server, which hands out copies of the server's files
+    #[command(
+        after_help = "Examples:\n  regent agent --config regent.yaml --server db2\n\nRun it on the server's host, as the database's user. See docs/backups.md."
+    )]
+    Agent(Agent),
     /// Take a running cluster as it is, naming its primary
     #[command(
         after_help = "Examples:\n  regent adopt shop --primary db1\n\nNeeded only where the cluster could not be adopted by itself; 'regent status' says why."
@@ -346,7 +351,7 @@ pub enum BackupOrder {
         identity: Option<PathBuf>,
     },
     /// Bring a backup back, into a new server or a file; up to a moment, with what was archived
-    Restore(BackupRestore),
+    Restore(Box<BackupRestore>),
     /// Archive the binary log, until Ctrl-C, so that any moment can be restored
     Archive {
         /// The cluster
@@ -402,6 +407,18 @@ pub struct BackupNow {
     /// To all targets
     #[arg(long, conflicts_with = "target")]
     pub all_targets: bool,
+    /// How; as the configuration says when absent
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub method: Option<BackupMethod>,
+}
+
+/// How a backup is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackupMethod {
+    /// The server is read over the network, as SQL.
+    Logical,
+    /// The agent on the server's host copies its files.
+    Physical,
 }
 
 /// One backup.
@@ -423,7 +440,7 @@ pub struct BackupRestore {
     #[command(flatten)]
     pub named: BackupNamed,
     /// A new server that holds nothing yet, as HOST:PORT
-    #[arg(long, value_name = "ADDRESS", required_unless_present = "file", requires = "user")]
+    #[arg(long, value_name = "ADDRESS", required_unless_present_any = ["file", "data_dir"], requires = "user")]
     pub into: Option<String>,
     /// An account there with all privileges
     #[arg(long, value_name = "NAME", requires = "password_file")]
@@ -434,6 +451,9 @@ pub struct BackupRestore {
     /// A new file, which gets the SQL
     #[arg(long, value_name = "FILE", conflicts_with_all = ["into", "dry_run"])]
     pub file: Option<PathBuf>,
+    /// An empty directory for a physical backup, on which a server is started afterwards
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["into", "file"])]
+    pub data_dir: Option<PathBuf>,
     /// The file with an age secret key, for an encrypted backup
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
@@ -467,6 +487,14 @@ pub struct RestoreMoment {
     /// The server holds the backup already, and perhaps some of what follows: only go on
     #[arg(long, requires = "into")]
     pub resume: bool,
+}
+
+/// `regent agent`.
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// The server it stands beside
+    #[arg(long, value_name = "SERVER")]
+    pub server: String,
 }
 
 /// `regent demo`.

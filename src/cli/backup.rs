@@ -1,15 +1,15 @@
 //! `regent backup`: works on this machine and asks no watcher.
 
 use super::Failed;
-use super::args::{BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
+use super::args::{BackupMethod, BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
-use super::{archive, proof, recovery, restoring, retention};
+use super::{archive, proof, recovery, restoring, retention, unpacking};
 use crate::clock::{Clock, Moment};
-use crate::config::backups::Backups;
+use crate::config::backups::{Backups, Method};
 use crate::config::secret::Secret;
 use crate::config::{Account, ClusterConfig, Config};
 use crate::decision::backup::catalog::{Catalog, Entry};
-use crate::decision::backup::manifest::Manifest;
+use crate::decision::backup::manifest::{self, Manifest};
 use crate::decision::backup::proof::How;
 use crate::decision::topology::Endpoint;
 use crate::runtime::backup::{
@@ -67,12 +67,19 @@ async fn take(
 ) -> Result<(), Failed> {
     let (cluster, backups) = configured(config, &now.cluster)?;
     let targets = targets(backups, now)?;
+    let method = now.method.map_or(backups.method, |method| match method {
+        BackupMethod::Logical => Method::Logical,
+        BackupMethod::Physical => Method::Physical,
+    });
     let source = match &now.server {
         Some(name) => backup::named(cluster, config.timing, name).await?,
-        None => backup::choose(cluster, config.timing).await?,
+        None => backup::choose(cluster, config.timing, method).await?,
     };
     let (targets, source) = (targets.as_slice(), &source);
-    let order = Order { cluster, backups, source, targets, clock: Clock::start(), run: None };
+    let security = config.security.as_ref();
+    let agent = backup::agent_for(method, security, cluster, &source.server.name)?;
+    let (agent, clock) = (agent.as_ref(), Clock::start());
+    let order = Order { cluster, backups, source, targets, agent, clock, run: None };
     let shown = Shown::begin(global, "stored");
     let stop = stopped()?;
     let taken = backup::take(&order, &shown.progress, stop).await;
@@ -109,12 +116,13 @@ fn told(
     let having = targets.iter().map(|target| target.name.as_str());
     let having: Vec<&str> = having.filter(|name| lacks(name).is_none()).collect();
     let text = format!(
-        "backup {} of {} is at {}: {} stored, {} of SQL from {}\n{}",
+        "backup {} of {} is at {}: {} stored, {} of {} from {}\n{}",
         manifest.id,
         manifest.cluster,
         having.join(", "),
         amount(manifest.bytes),
         amount(manifest.plain_bytes),
+        content(manifest.method),
         manifest.server,
         left_out(manifest)
     );
@@ -178,6 +186,10 @@ async fn bring_back(
 ) -> Result<(), Failed> {
     let identities = identities(restore.identity.as_deref())?;
     let (cluster, backups) = configured(config, &restore.named.cluster)?;
+    if let Some(directory) = &restore.data_dir {
+        let place = (directory.as_path(), &identities);
+        return unpacking::into_directory(global, config, (restore, place), out).await;
+    }
     let destination = destination(restore, backups)?;
     let wish = restoring::wish(global, restore, (cluster, config.timing)).await?;
     let (target, manifest) = found(config, &restore.named).await?;
@@ -224,6 +236,11 @@ async fn bring_back(
         text.push_str(&format!("! refused there, mend it by hand: {statement}\n"));
     }
     Ok(out.text(&text)?)
+}
+
+/// What a backup holds before it is packed.
+pub(super) fn content(method: manifest::Method) -> &'static str {
+    if method.is_physical() { "files" } else { "SQL" }
 }
 
 pub(super) fn configured<'a>(
@@ -352,7 +369,7 @@ async fn repeat(seen: watch::Receiver<Progress>, word: &'static str) {
 fn line_of(progress: &Progress, word: &str, begun: Moment, now: Moment) -> String {
     let elapsed = now.since(begun);
     let rate = progress.rate(elapsed);
-    let mut line = format!("{} of SQL", amount(progress.plain));
+    let mut line = format!("{} read", amount(progress.plain));
     if let Some(total) = progress.total.filter(|total| *total > progress.plain) {
         line.push_str(&format!(" of about {}", amount(total)));
         if let Some(left) = progress.left(elapsed) {
@@ -382,7 +399,7 @@ fn listed(catalog: &Catalog, width: u16) -> String {
     if catalog.backups.is_empty() {
         text.push_str("no backups\n");
     } else {
-        let header = ["BACKUP", "SERVER", "KIND", "TOOK", "STORED", "SQL", "ENCRYPTED", "PROOF"];
+        let header = ["BACKUP", "SERVER", "KIND", "TOOK", "STORED", "PLAIN", "ENCRYPTED", "PROOF"];
         let mut rows = table(&header, width);
         for entry in &catalog.backups {
             rows.add_row(row(entry));
@@ -422,7 +439,7 @@ fn described(manifest: &Manifest) -> String {
         ("ended", manifest.ended.to_string()),
         ("schemas", manifest.schemas.join(", ")),
         ("position", manifest.position.to_string()),
-        ("SQL", format!("{} bytes", manifest.plain_bytes)),
+        (content(manifest.method), format!("{} bytes", manifest.plain_bytes)),
         ("stored", format!("{} bytes in {} part(s)", manifest.bytes, manifest.parts.len())),
         ("object", manifest.object.clone()),
         ("sha256", manifest.sha256.to_string()),
@@ -484,7 +501,7 @@ mod tests {
             (10_000_000, 2_000_000, Some(30_000_000));
         let (begun, now) = (Moment(0), Moment(2_000_000));
         let line = line_of(&progress, "stored", begun, now);
-        let expected = "10.0 MB of SQL of about 30.0 MB, 4 s left, 2.0 MB stored, 5.0 MB/s";
+        let expected = "10.0 MB read of about 30.0 MB, 4 s left, 2.0 MB stored, 5.0 MB/s";
         assert_eq!(line, expected);
         let mut far = Reached { target: "far".to_owned(), spooled: 5_000, ..Reached::default() };
         far.trouble = Some(Trouble { since: WallTime(0), what: "status 503".to_owned() });

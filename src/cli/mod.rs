@@ -18,6 +18,7 @@ pub mod restoring;
 pub mod retention;
 pub mod schedules;
 pub mod tables;
+pub mod unpacking;
 
 use args::{Cli, Command};
 use output::Output;
@@ -76,7 +77,7 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Result<(), Failed> {
         Command::Maintenance(order) => maintaining::maintenance(global, order, out).await,
         Command::Rejoin(order) => acting::rejoin(global, order, out).await,
         Command::Backup { order } => backup::backup(global, order, out).await,
-        Command::Watch(_) | Command::Proxy(_) | Command::Demo(_) => {
+        Command::Watch(_) | Command::Proxy(_) | Command::Agent(_) | Command::Demo(_) => {
             Err(Failed::Internal("this command is started elsewhere".to_owned()))
         }
     }

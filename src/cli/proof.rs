@@ -2,7 +2,7 @@
 
 use super::Failed;
 use super::args::{BackupNamed, Global};
-use super::backup::{Shown, amount, configured, found, identities, json_of, stopped};
+use super::backup::{Shown, amount, configured, content, found, identities, json_of, stopped};
 use super::output::Output;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -86,7 +86,10 @@ fn told(manifest: &Manifest, how: How, check: &Check) -> String {
     let (id, stored, plain) = (&manifest.id, amount(manifest.bytes), amount(manifest.plain_bytes));
     if how == How::Read {
         let parts = manifest.parts.len();
-        return format!("backup {id} is whole: {stored} in {parts} part(s), {plain} of SQL\n");
+        return format!(
+            "backup {id} is whole: {stored} in {parts} part(s), {plain} of {}\n",
+            content(manifest.method)
+        );
     }
     let server = check.server.as_deref().unwrap_or("a server");
     let took = check.at.0.saturating_sub(check.begun.0).div_ceil(1_000);

@@ -1,5 +1,6 @@
 //! Reads `backups`: where they go, what protects them, and the programs that make them.
 
+use super::agents::Agents;
 use super::binlogs::{Binlogs, binlogs};
 use super::credentials::{account, secret};
 use super::fields::{BACKUPS, S3, TARGET, TOOLS};
@@ -11,7 +12,7 @@ use super::storing::{ObjectLock, Storing, object_lock, request_limit, storing};
 use super::tree::Kind;
 use super::{Account, values};
 use crate::decision::backup::retention::Retention;
-use crate::decision::topology::ServerSpec;
+use crate::decision::topology::{ServerName, ServerSpec};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +29,8 @@ const USUAL_COMPRESSION: u32 = 3;
 pub struct Backups {
     /// Where backups go; the first is used where none is named.
     pub targets: Vec<Target>,
+    /// How they are made where nobody says.
+    pub method: Method,
     /// The age public keys that backups are encrypted to; none leaves them readable.
     pub encrypt_to: Vec<String>,
     /// How hard zstd tries, 1 to 19.
@@ -50,6 +53,36 @@ pub struct Backups {
     pub schedules: Vec<Scheduled>,
     /// How many of each schedule stay; all when nothing is said.
     pub keep: Option<Retention>,
+}
+
+impl Backups {
+    /// Where files are copied, the schedules take servers that have an agent only.
+    pub(super) fn read_through(&mut self, agents: &Agents) {
+        let only = self.method.beside(agents);
+        for scheduled in &mut self.schedules {
+            scheduled.declared.wish.only.clone_from(&only);
+        }
+    }
+}
+
+/// How a backup is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// The server is read over the network, as SQL.
+    #[default]
+    Logical,
+    /// The agent beside the server copies its files.
+    Physical,
+}
+
+impl Method {
+    /// The servers that can be backed up this way, when that are not all.
+    pub fn beside(self, agents: &Agents) -> Option<BTreeSet<ServerName>> {
+        match self {
+            Method::Logical => None,
+            Method::Physical => Some(agents.keys().cloned().collect()),
+        }
+    }
 }
 
 /// Where backups go.
@@ -115,6 +148,14 @@ pub struct Tools {
     pub mysqlbinlog: Option<PathBuf>,
     /// MariaDB's `mariadb`.
     pub mariadb: Option<PathBuf>,
+    /// MariaDB's `mariadb-backup`.
+    pub mariadb_backup: Option<PathBuf>,
+    /// MariaDB's `mbstream`.
+    pub mbstream: Option<PathBuf>,
+    /// Percona's `xtrabackup`; where it is named it is used for MySQL instead of the server's CLONE.
+    pub xtrabackup: Option<PathBuf>,
+    /// Percona's `xbstream`.
+    pub xbstream: Option<PathBuf>,
     /// MariaDB's `mariadb-binlog`.
     pub mariadb_binlog: Option<PathBuf>,
 }
@@ -132,6 +173,9 @@ pub(super) fn backups(
     }
     let section = reading.section(&field, BACKUPS)?;
     let targets = targets(reading, &section);
+    let words = [("logical", Method::Logical), ("physical", Method::Physical)];
+    let method =
+        reading.optional(&section, "method").and_then(|field| reading.choice(&field, &words));
     let encrypt_to = encrypt_to(reading, &section);
     let leaves = targets.iter().any(|target| matches!(target.place, Place::S3(_)));
     if leaves && !section.has("encrypt_to") {
@@ -164,6 +208,7 @@ pub(super) fn backups(
     let (checksums, verify) = (checksums(reading, &section), verify(reading, &section));
     Some(Backups {
         targets,
+        method: method.unwrap_or_default(),
         encrypt_to,
         compression,
         part_size,
@@ -271,7 +316,7 @@ fn s3(reading: &mut Reading<'_>, field: &Field<'_>) -> Option<S3Place> {
 
 fn keys(reading: &mut Reading<'_>, section: &Section<'_>) -> Option<S3Keys> {
     let said = ["access_key", "secret_key", "secret_key_file"].iter().any(|it| section.has(it));
-    if !said {
+    if !said || reading.secrets_elsewhere {
         return None;
     }
     let access_key = reading
@@ -323,6 +368,10 @@ fn tools(reading: &mut Reading<'_>, section: &Section<'_>) -> Tools {
         mysqlbinlog: path("mysqlbinlog"),
         mariadb_dump: path("mariadb_dump"),
         mariadb: path("mariadb"),
+        mariadb_backup: path("mariadb_backup"),
+        mbstream: path("mbstream"),
+        xtrabackup: path("xtrabackup"),
+        xbstream: path("xbstream"),
         mariadb_binlog: path("mariadb_binlog"),
     }
 }

@@ -1,5 +1,6 @@
 //! Reads `clusters`: servers, durability, rules, proxies.
 
+use super::agents::{Agents, agent};
 use super::backups::backups;
 use super::credentials::credentials;
 use super::fields::{CLUSTER, DURABILITY, FENCE, PROXY, SERVER};
@@ -42,7 +43,8 @@ fn cluster(
         reading.claim("cluster name", &name, &field);
         Some(name)
     });
-    let (mut servers, all_read) = servers(reading, &section, watched);
+    let mut agents = Agents::new();
+    let (mut servers, all_read) = servers(reading, &section, watched, &mut agents);
     let fence = fence(reading, &section);
     for server in &mut servers {
         server.fence = server.fence.take().or_else(|| fence.clone());
@@ -51,7 +53,10 @@ fn cluster(
     let durability = durability(reading, &section, &servers, all_read);
     let rules = rules(reading, &section);
     let (proxy, max_replica_lag) = proxy(reading, &section);
-    let backups = backups(reading, &section, all_read.then_some(servers.as_slice()));
+    let mut backups = backups(reading, &section, all_read.then_some(servers.as_slice()));
+    if let Some(backups) = &mut backups {
+        backups.read_through(&agents);
+    }
     let spec = ClusterSpec {
         name: ClusterName(name?),
         servers,
@@ -59,7 +64,7 @@ fn cluster(
         rules: rules?,
         max_replica_lag,
     };
-    Some(ClusterConfig { spec, credentials: credentials?, proxy, backups })
+    Some(ClusterConfig { spec, credentials: credentials?, proxy, backups, agents })
 }
 
 /// The servers that could be read, and whether these are all.
@@ -67,6 +72,7 @@ fn servers(
     reading: &mut Reading<'_>,
     cluster: &Section<'_>,
     watched: &Watched,
+    agents: &mut Agents,
 ) -> (Vec<ServerSpec>, bool) {
     let example = "a list of the primary and its replicas";
     let Some(field) = reading.need(cluster, "servers", example) else {
@@ -84,7 +90,7 @@ fn servers(
         _ => {}
     }
     let found: Vec<ServerSpec> =
-        items.iter().filter_map(|item| server(reading, item, watched)).collect();
+        items.iter().filter_map(|item| server(reading, item, watched, agents)).collect();
     let all_read = found.len() == items.len() && !found.is_empty();
     if all_read {
         relays(reading, &items, &found);
@@ -109,7 +115,12 @@ fn relays(reading: &mut Reading<'_>, items: &[Field<'_>], found: &[ServerSpec]) 
     }
 }
 
-fn server(reading: &mut Reading<'_>, item: &Field<'_>, watched: &Watched) -> Option<ServerSpec> {
+fn server(
+    reading: &mut Reading<'_>,
+    item: &Field<'_>,
+    watched: &Watched,
+    agents: &mut Agents,
+) -> Option<ServerSpec> {
     let section = reading.section(item, SERVER)?;
     let name = reading.need(&section, "name", "db1").and_then(|field| {
         let name = reading.name(&field)?;
@@ -158,8 +169,11 @@ fn server(reading: &mut Reading<'_>, item: &Field<'_>, watched: &Watched) -> Opt
         Some(address)
     });
     let fence = fence(reading, &section);
+    let agent = agent(reading, &section, watched.secured);
+    let name = ServerName(name?);
+    agents.extend(agent.map(|agent| (name.clone(), agent)));
     Some(ServerSpec {
-        name: ServerName(name?),
+        name,
         address: address?,
         data_center: data_center?,
         promotion: promotion?,

@@ -41,6 +41,21 @@ pub(super) fn account(
 pub(super) fn secret(
     reading: &mut Reading<'_>,
     section: &Section<'_>,
+    names: [&'static str; 2],
+) -> Option<Secret> {
+    let known = reading.errors.len();
+    match stated(reading, section, names) {
+        None if reading.secrets_elsewhere => {
+            reading.errors.truncate(known);
+            Some(Secret::new(String::new()))
+        }
+        found => found,
+    }
+}
+
+fn stated(
+    reading: &mut Reading<'_>,
+    section: &Section<'_>,
     [here, file]: [&'static str; 2],
 ) -> Option<Secret> {
     match (section.has(here), section.has(file)) {

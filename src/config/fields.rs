@@ -33,8 +33,10 @@ pub const CLUSTER: Shape = shape(
 /// One item of `servers`.
 pub const SERVER: Shape = shape(
     "server",
-    &["name", "address", "data_center", "promotion", "follows", "admin_address", "fence"],
+    &["name", "address", "data_center", "promotion", "follows", "admin_address", "fence", "agent"],
 );
+/// `agent`, of a server.
+pub const AGENT: Shape = shape("agent", &["address", "listen", "token", "token_file", "scratch"]);
 /// `fence`, of a cluster or a server.
 pub const FENCE: Shape = shape("fence", &["command", "limit"]);
 /// `credentials`.
@@ -51,6 +53,7 @@ pub const BACKUPS: Shape = shape(
     "backups",
     &[
         "targets",
+        "method",
         "encrypt_to",
         "compression",
         "part_size",
@@ -94,7 +97,18 @@ pub const BINLOGS: Shape = shape("binlogs", &["segment_size", "segment_age"]);
 /// `tools`.
 pub const TOOLS: Shape = shape(
     "tools",
-    &["mysqldump", "mysql", "mysqlbinlog", "mariadb_dump", "mariadb", "mariadb_binlog"],
+    &[
+        "mysqldump",
+        "mysql",
+        "mysqlbinlog",
+        "mariadb_dump",
+        "mariadb",
+        "mariadb_binlog",
+        "mariadb_backup",
+        "mbstream",
+        "xtrabackup",
+        "xbstream",
+    ],
 );
 /// `verify`.
 pub const VERIFY: Shape =
@@ -133,12 +147,13 @@ pub const TIMING: Shape = shape(
 );
 
 /// All of them, in the order of the documentation.
-pub const ALL: [Shape; 21] = [
+pub const ALL: [Shape; 22] = [
     FILE,
     WATCHER,
     SECURITY,
     CLUSTER,
     SERVER,
+    AGENT,
     CREDENTIALS,
     ACCOUNT,
     DURABILITY,

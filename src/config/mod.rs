@@ -1,5 +1,6 @@
 //! The configuration file: read whole, checked whole, every mistake named with its place.
 
+pub mod agents;
 pub mod backups;
 pub mod binlogs;
 mod clusters;
@@ -63,6 +64,15 @@ impl Config {
     ///
     /// Touches the file, the password files and the environment; fails with every mistake found.
     pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
+        Config::load_with(path, false)
+    }
+
+    /// As [`Config::load`], where most secrets are not: those that cannot be read are empty.
+    pub fn load_beside_a_server(path: &Path) -> Result<Loaded, ConfigErrors> {
+        Config::load_with(path, true)
+    }
+
+    fn load_with(path: &Path, secrets_elsewhere: bool) -> Result<Loaded, ConfigErrors> {
         let name = path.display().to_string();
         let refuse = |what: String| {
             let at = Position { line: 1, column: 1 };
@@ -81,7 +91,10 @@ impl Config {
             refuse(format!("line {} is not UTF-8; save the file as UTF-8", line + 1))
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
-        Config::parse(&name, &text, &|variable| std::env::var(variable).ok(), base)
+        let environment = |variable: &str| std::env::var(variable).ok();
+        let mut reading = Reading::new(&name, &environment, base);
+        reading.secrets_elsewhere = secrets_elsewhere;
+        Config::read(reading, &text)
     }
 
     /// Checks a text: `name` stands for the file in messages, `env` finds variables, relative
@@ -92,7 +105,10 @@ impl Config {
         env: &dyn Fn(&str) -> Option<String>,
         base_dir: &Path,
     ) -> Result<Loaded, ConfigErrors> {
-        let mut reading = Reading::new(name, env, base_dir);
+        Config::read(Reading::new(name, env, base_dir), text)
+    }
+
+    fn read(mut reading: Reading<'_>, text: &str) -> Result<Loaded, ConfigErrors> {
         let config = if text.len() as u64 > MOST_BYTES {
             let at = Position { line: 1, column: 1 };
             reading.error(at, "", "is larger than 1 MiB; declare fewer servers".to_owned());
@@ -200,6 +216,8 @@ pub struct ClusterConfig {
     pub proxy: Option<ProxyListen>,
     /// How it is backed up, if it is.
     pub backups: Option<backups::Backups>,
+    /// Who stands beside its servers.
+    pub agents: agents::Agents,
 }
 
 /// The accounts to use on a cluster's servers.

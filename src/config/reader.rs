@@ -18,6 +18,8 @@ pub struct Reading<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// What relative paths in the file start from.
     pub base: &'a Path,
+    /// Secrets that are not here are no mistake: whoever reads needs few of them.
+    pub secrets_elsewhere: bool,
     /// Mistakes.
     pub errors: Vec<Problem>,
     /// Doubtful choices.
@@ -54,7 +56,7 @@ impl<'a> Reading<'a> {
         base: &'a Path,
     ) -> Reading<'a> {
         let (errors, warnings, taken) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Reading { file, env, base, errors, warnings, taken }
+        Reading { file, env, base, secrets_elsewhere: false, errors, warnings, taken }
     }
 
     /// Records a mistake.

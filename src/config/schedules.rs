@@ -143,7 +143,8 @@ fn wish(reading: &mut Reading<'_>, section: &Section<'_>, servers: Option<&[Serv
         .optional(section, "primary")
         .and_then(|field| reading.choice(&field, &[("never", false), ("last_resort", true)]));
     let max_lag = span(reading, section, "max_lag", Duration::from_secs(1)..=DAY * 32);
-    Wish { from, primary: primary.unwrap_or(false), max_lag: max_lag.unwrap_or(USUAL_LAG) }
+    let (primary, max_lag) = (primary.unwrap_or(false), max_lag.unwrap_or(USUAL_LAG));
+    Wish { from, primary, max_lag, only: None }
 }
 
 /// A server or a data center of the cluster.

@@ -16,12 +16,14 @@ pub struct Watched {
     pub data_centers: BTreeSet<DataCenter>,
     /// Every watcher said where it stands.
     pub complete: bool,
+    /// There is a `security` section.
+    pub secured: bool,
 }
 
 /// Reads all watchers and checks their number.
 pub fn watchers(reading: &mut Reading<'_>, file: &Section<'_>) -> (Vec<WatcherSpec>, Watched) {
     let example = "a list of an odd number of watchers, best one in each of three data centers";
-    let mut watched = Watched::default();
+    let mut watched = Watched { secured: file.has("security"), ..Watched::default() };
     let Some(field) = reading.need(file, "watchers", example) else {
         return (Vec::new(), watched);
     };
@@ -45,11 +47,10 @@ pub fn watchers(reading: &mut Reading<'_>, file: &Section<'_>) -> (Vec<WatcherSp
         ),
         _ => {}
     }
-    let secured = file.has("security");
     watched.complete = !items.is_empty();
     let mut found = Vec::new();
     for item in &items {
-        found.extend(watcher(reading, item, secured, &mut watched));
+        found.extend(watcher(reading, item, &mut watched));
     }
     (found, watched)
 }
@@ -57,7 +58,6 @@ pub fn watchers(reading: &mut Reading<'_>, file: &Section<'_>) -> (Vec<WatcherSp
 fn watcher(
     reading: &mut Reading<'_>,
     item: &Field<'_>,
-    secured: bool,
     watched: &mut Watched,
 ) -> Option<WatcherSpec> {
     let section = reading.section(item, WATCHER);
@@ -76,10 +76,10 @@ fn watcher(
     watched.data_centers.extend(data_center.clone());
     let peer = reading
         .need(&section, "peer", "10.1.0.5:7401")
-        .and_then(|field| listener(reading, &field, secured));
+        .and_then(|field| listener(reading, &field, watched.secured));
     let api = reading
         .need(&section, "api", "10.1.0.5:7400")
-        .and_then(|field| listener(reading, &field, secured));
+        .and_then(|field| listener(reading, &field, watched.secured));
     Some(WatcherSpec { id: WatcherName(id?), data_center: data_center?, peer: peer?, api: api? })
 }
 
@@ -115,7 +115,10 @@ pub fn security(reading: &mut Reading<'_>, file: &Section<'_>) -> Option<Securit
         let field = reading.need(&section, name, &format!("security/{name}.pem"))?;
         let text = reading.text(&field)?;
         let path = reading.base.join(text);
-        if let Err(error) = std::fs::File::open(&path) {
+        let spared = name == "tokens" && reading.secrets_elsewhere;
+        if let Err(error) = std::fs::File::open(&path)
+            && !spared
+        {
             let shown = field.shown();
             reading.wrong(&field, format!("cannot read {shown}: {error}; name a readable file"));
         }

@@ -40,7 +40,8 @@ fn chosen(given: &str) -> Choice {
     let places = form.data_centers.iter().map(|name| Place::DataCenter(name.as_str().into()));
     let max_lag =
         form.max_lag.map_or(Duration::from_secs(600), |text| spans::parse(&text).unwrap());
-    let wish = Wish { from: servers.chain(places).collect(), primary: form.primary, max_lag };
+    let wish =
+        Wish { from: servers.chain(places).collect(), primary: form.primary, max_lag, only: None };
     let sketched = read(given).unwrap_or_else(|error| panic!("{error} in\n{given}"));
     choose(&sketched.situation, &wish, &form.tried)
 }
@@ -65,7 +66,8 @@ fn shown(choice: &Choice) -> String {
 fn an_open_procedure_comes_first() {
     let sketch = "primary: db1\nservers: [{ name: db1 }, { name: db2 }, { name: db3 }]\n";
     let mut situation = read(sketch).unwrap().situation;
-    let wish = Wish { from: Vec::new(), primary: false, max_lag: Duration::from_secs(60) };
+    let wish =
+        Wish { from: Vec::new(), primary: false, max_lag: Duration::from_secs(60), only: None };
     assert_eq!(choose(&situation, &wish, &[]).server, Some("db3".into()));
     let plan = planning::pause(&"db1".into());
     let mut open = procedure(Kind::Switchover, String::new(), "db1".into(), plan);
@@ -83,10 +85,26 @@ fn an_open_procedure_comes_first() {
 }
 
 #[test]
+fn files_are_copied_where_an_agent_is_only() {
+    let sketch = "primary: db1\nservers: [{ name: db1 }, { name: db2 }, { name: db3 }]\n";
+    let situation = read(sketch).unwrap().situation;
+    let only = |names: &[&str]| {
+        let only = Some(names.iter().map(|name| ServerName::from(*name)).collect());
+        choose(&situation, &Wish { only, ..Wish::default() }, &[])
+    };
+    assert_eq!(choose(&situation, &Wish::default(), &[]).server, Some("db3".into()));
+    let choice = only(&["db1", "db2"]);
+    assert_eq!(choice.server, Some("db2".into()), "although a failover would promote it first");
+    assert!(shown(&choice).contains("server db3 (refused): has no agent"), "{}", shown(&choice));
+    assert_eq!(only(&[]).server, None);
+}
+
+#[test]
 fn a_backup_yields_to_what_makes_its_server_the_primary_or_replaces_its_data() {
     let sketch = "primary: db1\nservers: [{ name: db1 }, { name: db2 }, { name: db3 }]\n";
     let mut situation = read(sketch).unwrap().situation;
-    let wish = |primary| Wish { from: Vec::new(), primary, max_lag: Duration::from_secs(60) };
+    let wish =
+        |primary| Wish { from: Vec::new(), primary, max_lag: Duration::from_secs(60), only: None };
     let mut told = |server: &str, primary: bool, open: Option<Procedure>| {
         situation.state.procedure = open;
         must_yield(&situation, &wish(primary), &server.into())
@@ -128,7 +146,7 @@ fn in_no_known_situation_is_a_server_taken_that_should_be_left_alone() {
         let primary = situation.primary().map(|server| &server.name);
         for allowed in [false, true] {
             let max_lag = Duration::from_secs(60);
-            let wish = Wish { from: Vec::new(), primary: allowed, max_lag };
+            let wish = Wish { from: Vec::new(), primary: allowed, max_lag, only: None };
             let choice = choose(&situation, &wish, &[]);
             let place = file.display();
             assert_eq!(choice.servers.len(), situation.spec.servers.len(), "{place}");

@@ -37,7 +37,7 @@ pub struct Entry {
     pub ended: WallTime,
     /// How many bytes are stored.
     pub bytes: u64,
-    /// How many bytes of SQL these are.
+    /// How many bytes of SQL, or of files, these are.
     pub plain_bytes: u64,
     /// Whether it is encrypted.
     pub encrypted: bool,

@@ -7,6 +7,7 @@ use crate::decision::diagnosis::{Finding, FindingKind, diagnose};
 use crate::decision::plan::Step;
 use crate::decision::situation::Situation;
 use crate::decision::topology::{DataCenter, ServerName, ServerSpec};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What a schedule wants of the server that its backups read from.
@@ -18,6 +19,8 @@ pub struct Wish {
     pub primary: bool,
     /// How far behind a replica may be, on purpose or not.
     pub max_lag: Duration,
+    /// Those that can be read from at all: those with an agent, where files are copied; all when absent.
+    pub only: Option<BTreeSet<ServerName>>,
 }
 
 /// How far behind a replica may be unless somebody says so.
@@ -26,7 +29,7 @@ pub const USUAL_LAG: Duration = Duration::from_secs(600);
 impl Default for Wish {
     /// Any replica that is not ten minutes behind.
     fn default() -> Wish {
-        Wish { from: Vec::new(), primary: false, max_lag: USUAL_LAG }
+        Wish { from: Vec::new(), primary: false, max_lag: USUAL_LAG, only: None }
     }
 }
 
@@ -181,6 +184,9 @@ fn refusal(
     findings: &[Finding],
     server: &ServerSpec,
 ) -> Option<String> {
+    if wish.only.as_ref().is_some_and(|only| !only.contains(&server.name)) {
+        return Some("has no agent, which a physical backup needs".to_owned());
+    }
     let primary = is_primary(situation, server);
     if primary && !wish.primary {
         return Some("is the primary, which this schedule does not allow".to_owned());

@@ -39,6 +39,7 @@ pub fn lost(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::backup::manifest::Method;
     use crate::decision::backup::names::BackupId;
     use crate::decision::topology::ServerName;
 
@@ -48,8 +49,12 @@ mod tests {
         let day = 24 * 3600 * 1000;
         let now = WallTime(1_795_365_900_123);
         let id = |days: u64| BackupId::new(WallTime(now.0 - days * day), &ServerName::from("db.1"));
-        let data =
-            |days: u64| (names::data(&cluster, &id(days), days > 4), WallTime(now.0 - days * day));
+        let data = |days: u64| {
+            (
+                names::data(&cluster, &id(days), Method::Logical, days > 4),
+                WallTime(now.0 - days * day),
+            )
+        };
         let mut all: Vec<(String, WallTime)> = [1, 4, 5, 6].into_iter().map(data).collect();
         all.push(("shop/data/notes.txt".to_owned(), WallTime(0)));
         all.push(("shop/data/sub/20261122T164500123Z-db1.sql.zst".to_owned(), WallTime(0)));

@@ -32,12 +32,14 @@ pub struct Manifest {
     /// The server whose data it is.
     pub server: ServerName,
     /// How it was made.
+    #[serde(default)]
     pub method: Method,
     /// The server's product.
     pub flavor: Flavor,
     /// The server's version.
     pub version: Version,
-    /// Every transaction that is in it; a server restored from it goes on replicating from there.
+    /// Every transaction that is in it; a server restored from it goes on replicating from there. What CLONE
+    /// copied may hold a few more, and the server that is started on it knows which.
     pub position: Gtids,
     /// The program that read the data, as it names itself.
     pub tool: String,
@@ -53,9 +55,10 @@ pub struct Manifest {
     /// Accounts that the server could not tell, and that are therefore missing.
     #[serde(default)]
     pub accounts_left_out: Vec<String>,
-    /// How many bytes of SQL it has.
+    /// How many bytes of SQL, or of files, it has.
     pub plain_bytes: u64,
-    /// Up to this byte of the SQL there is data; accounts and their grants follow, a statement a line.
+    /// Up to this byte of the SQL there is data; accounts and their grants follow, a statement a line. Files
+    /// hold the accounts themselves.
     pub accounts_at: u64,
     /// The public keys it was encrypted to; empty when it is not encrypted.
     #[serde(default)]
@@ -84,17 +87,43 @@ fn is_usual(lower_case_table_names: &u8) -> bool {
 }
 
 /// How a backup is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// SQL that makes the data anew.
+    #[default]
     Logical,
+    /// The server's files, as `mariadb-backup` streams them.
+    PhysicalMariadbBackup,
+    /// The server's files, as MySQL's CLONE copies them, in a tar archive.
+    PhysicalClone,
+    /// The server's files, as Percona's `xtrabackup` streams them.
+    PhysicalXtrabackup,
+}
+
+impl Method {
+    /// Whether it is a copy of the server's files.
+    pub fn is_physical(self) -> bool {
+        self != Method::Logical
+    }
+
+    /// What the data is before it is compressed, as the end of a file's name.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Method::Logical => "sql",
+            Method::PhysicalMariadbBackup | Method::PhysicalXtrabackup => "xbstream",
+            Method::PhysicalClone => "tar",
+        }
+    }
 }
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Method::Logical => "logical",
+            Method::PhysicalMariadbBackup | Method::PhysicalClone | Method::PhysicalXtrabackup => {
+                "physical"
+            }
         })
     }
 }
@@ -212,7 +241,7 @@ impl Manifest {
             return Some(format!("it says it is {} of {}", self.id, self.cluster));
         }
         // Only this object is ever read or removed, whatever the manifest says.
-        let object = names::data(cluster, id, !self.encrypted_to.is_empty());
+        let object = names::data(cluster, id, self.method, !self.encrypted_to.is_empty());
         if self.object != object {
             return Some(format!("its data should be {object}"));
         }
@@ -257,7 +286,7 @@ pub(super) mod tests {
     pub(in crate::decision::backup) fn manifest(begun: u64, server: &str) -> Manifest {
         let (cluster, server) = (ClusterName::from("shop"), ServerName::from(server));
         let id = BackupId::new(WallTime(begun), &server);
-        let object = names::data(&cluster, &id, false);
+        let object = names::data(&cluster, &id, Method::Logical, false);
         let part = Part { bytes: 5, sha256: Sha256([7; 32]) };
         Manifest {
             format: FORMAT,
@@ -317,6 +346,27 @@ pub(super) mod tests {
             change(&mut written);
             assert!(read(&written).is_err(), "change {number} was taken");
         }
+    }
+
+    #[test]
+    fn former_manifests_are_of_logical_backups() {
+        let sample = manifest(1_000, "db2");
+        let text = String::from_utf8(sample.to_bytes().unwrap()).unwrap();
+        let former = text.replace("  \"method\": \"logical\",\n", "");
+        assert_ne!(former, text);
+        let found = Manifest::read(&sample.cluster, &sample.id, former.as_bytes());
+        assert_eq!(found.unwrap(), sample);
+    }
+
+    #[test]
+    fn a_method_belongs_to_its_object() {
+        let mut written = manifest(1_000, "db2");
+        written.method = Method::PhysicalClone;
+        assert!(read(&written).is_err());
+        written.object = written.object.replace(".sql.", ".tar.");
+        assert_eq!(read(&written).unwrap(), written);
+        let text = String::from_utf8(written.to_bytes().unwrap()).unwrap();
+        assert!(text.contains("\"method\": \"physical_clone\""), "{text}");
     }
 
     proptest! {

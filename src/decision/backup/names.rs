@@ -3,10 +3,12 @@
 //! ```text
 //! CLUSTER/manifests/ID.json          written last: a backup exists when this does
 //! CLUSTER/holds/ID.json              while it is there, nobody removes that backup
-//! CLUSTER/data/ID.sql.zst[.age]      one file that `age`, `zstd` and `mysql` can read without Regent
+//! CLUSTER/data/ID.sql.zst[.age]      one file that `age`, `zstd` and `mysql` can read without Regent;
+//!                                    `.xbstream` or `.tar` for `mbstream` and `tar` when it is physical
 //! CLUSTER/proofs/ID.json             what is known of its worth, once somebody looked
 //! ```
 
+use super::manifest::Method;
 use crate::clock::WallTime;
 use crate::decision::topology::{ClusterName, ServerName};
 use serde::{Deserialize, Serialize};
@@ -102,10 +104,10 @@ pub fn manifest(cluster: &ClusterName, id: &BackupId) -> String {
     format!("{}{id}.json", manifests_of(cluster))
 }
 
-/// A logical backup's data.
-pub fn data(cluster: &ClusterName, id: &BackupId, encrypted: bool) -> String {
+/// A backup's data.
+pub fn data(cluster: &ClusterName, id: &BackupId, method: Method, encrypted: bool) -> String {
     let end = if encrypted { ".age" } else { "" };
-    format!("{}{id}.sql.zst{end}", data_of(cluster))
+    format!("{}{id}.{}.zst{end}", data_of(cluster), method.extension())
 }
 
 /// Where a cluster's proofs are.
@@ -145,7 +147,7 @@ mod tests {
         assert_eq!(id_of(&cluster, &manifest(&cluster, &id)), Some(id.clone()));
         assert_eq!(held_by(&cluster, &hold(&cluster, &id)), Some(id.clone()));
         assert_eq!(held_by(&cluster, &manifest(&cluster, &id)), None);
-        assert_eq!(id_of(&cluster, &data(&cluster, &id, true)), None);
+        assert_eq!(id_of(&cluster, &data(&cluster, &id, Method::Logical, true)), None);
         assert_eq!(id_of(&ClusterName::from("other"), &manifest(&cluster, &id)), None);
         let later = BackupId::new(WallTime(1_795_365_900_124), &ServerName::from("db1"));
         assert!(later > id);

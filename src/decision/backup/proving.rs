@@ -70,10 +70,12 @@ impl Proving {
     /// result.
     ///
     /// The newest backup is proven. One that fails makes the next older one due at once, until there
-    /// is a proven one: with a newest that failed, people ask which is the last good one.
+    /// is a proven one: with a newest that failed, people ask which is the last good one. Those of files are
+    /// passed over.
     pub fn due(&self, catalog: &Catalog, tried: Option<WallTime>, now: WallTime) -> Due {
         let believed = later(now, CLOCKS_DIFFER);
-        let Some(newest) = catalog.backups.iter().find(|entry| !entry.proof.is_failed()) else {
+        let mut good = provable(catalog).filter(|entry| !entry.proof.is_failed());
+        let Some(newest) = good.next() else {
             return Due::Nothing;
         };
         let Verdict::Proven { .. } = newest.proof else {
@@ -98,8 +100,12 @@ impl Proving {
         }
     }
 
-    /// Why people should be told; `since` is when proofs were first wanted.
+    /// Why people should be told; `since` is when proofs were first wanted. Where all backups are of files, which
+    /// nobody can prove, none is missed.
     pub fn alert(&self, catalog: &Catalog, since: WallTime, now: WallTime) -> Option<Unproven> {
+        if !catalog.backups.is_empty() && provable(catalog).next().is_none() {
+            return None;
+        }
         let newest = newest_proven(catalog, now);
         let from = newest.map_or(since, |entry| entry.begun);
         let age = age(from, now);
@@ -123,6 +129,11 @@ impl Figures {
             proven_age: newest_proven(catalog, now).map(|entry| age(entry.begun, now)),
         }
     }
+}
+
+/// The backups that can be restored for a proof.
+fn provable(catalog: &Catalog) -> impl Iterator<Item = &Entry> {
+    catalog.backups.iter().filter(|entry| !entry.method.is_physical())
 }
 
 /// When each of the proofs was made.
@@ -166,6 +177,7 @@ impl fmt::Display for Unproven {
 
 #[cfg(test)]
 mod tests {
+    use super::super::manifest::Method;
     use super::super::manifest::tests::manifest;
     use super::*;
     use jiff::tz::TimeZone;
@@ -245,6 +257,17 @@ mod tests {
         assert!(matches!(daily().due(&catalog, Some(hours(3)), hours(4)), Due::Now(_)));
         let ahead = daily().due(&catalog, Some(hours(900)), hours(4));
         assert!(matches!(ahead, Due::Now(_)), "a clock that was wrong stops no proof");
+    }
+
+    #[test]
+    fn those_of_files_are_neither_due_nor_missed() {
+        let mut both = catalog(&[(2, Verdict::Unproven), (8, Verdict::Unproven)]);
+        both.backups[0].method = Method::PhysicalClone;
+        assert_eq!(daily().due(&both, None, hours(9)), Due::Now(both.backups[1].id.clone()));
+        assert!(daily().alert(&both, hours(0), hours(40)).is_some());
+        both.backups[1].method = Method::PhysicalMariadbBackup;
+        assert_eq!(daily().due(&both, None, hours(9)), Due::Nothing);
+        assert_eq!(daily().alert(&both, hours(0), hours(40)), None);
     }
 
     #[test]

@@ -207,7 +207,7 @@ impl<'a> Opened<'a> {
         match self.plain.read(&mut more).await {
             Ok(0) => {}
             Ok(_) => {
-                let what = format!("it has more than {} bytes of SQL", self.manifest.plain_bytes);
+                let what = format!("it has more than {} bytes", self.manifest.plain_bytes);
                 return Err(self.damaged(what).await);
             }
             Err(error) => return Err(self.damaged(error.to_string()).await),

@@ -4,9 +4,11 @@
 //! its manifest was written, which happens last.
 
 mod accounts;
+pub mod agent;
 pub mod archive;
 mod clearing;
 mod counting;
+mod directory;
 mod fetching;
 mod folder;
 mod following;
@@ -16,6 +18,7 @@ mod lane;
 mod lanes;
 mod pace;
 mod packing;
+mod physical;
 mod position;
 mod progress;
 mod proving;
@@ -33,11 +36,13 @@ mod target;
 mod throwaway;
 mod tool;
 
+pub use directory::{Prepared, into_directory};
 pub use fetching::{catalog, manifest, proof, verify};
 pub use following::Membership;
 pub use holds::{hold, release};
 pub use lanes::Lacking;
 pub use packing::{Identities, IdentityError};
+pub use physical::agent_for;
 pub use progress::{Progress, Reached, Stage, Trouble};
 pub use proving::{Examination, Examined, examine};
 pub use pruning::{Pruned, Scope, prune};
@@ -85,6 +90,14 @@ pub enum BackupError {
         /// The program.
         name: String,
         /// How it ended, and the end of what it complained about.
+        what: String,
+    },
+    /// The agent beside a server has no copy for us.
+    #[error("the agent of {server}: {what}")]
+    Agent {
+        /// The server.
+        server: String,
+        /// Why.
         what: String,
     },
     /// The database's program was killed, which says nothing about what it did.

@@ -55,6 +55,14 @@ pub async fn examine(
     examination: &Examination<'_>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Examined, BackupError> {
+    if how == How::Restored && examination.manifest.method.is_physical() {
+        let text = format!(
+            "backup {} is physical, and only logical ones are restored for a proof; without --restore all of \
+             its checksums are checked",
+            examination.manifest.id
+        );
+        return Err(BackupError::Unknown(text));
+    }
     let begun = examination.clock.now().wall;
     let found = match how {
         How::Read => read(examination, progress).await,

@@ -105,6 +105,13 @@ pub async fn into_server(
     wish: &Wish<'_>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Restored, BackupError> {
+    if manifest.method.is_physical() {
+        let text = format!(
+            "backup {} is physical: restore it into an empty directory (--data-dir), and start a server on it",
+            manifest.id
+        );
+        return Err(BackupError::Unknown(text));
+    }
     let server = ServerName(destination.address.to_string());
     let mut conn = session(destination, &server).await?;
     let status = look(destination, &server).await?;

@@ -1,6 +1,7 @@
 //! Backups that the watchers ordered: each in a task of its own that can be broken off, with the
 //! code that also makes those that people ask for.
 
+use super::physical::agent_for;
 use super::pruning::{self, Scope};
 use super::source::named;
 use super::taking::{Order, take};
@@ -8,7 +9,7 @@ use super::target::Target;
 use super::{BackupError, Progress, catalog, prune};
 use crate::clock::Clock;
 use crate::config::backups::Backups;
-use crate::config::{ClusterConfig, Config};
+use crate::config::{ClusterConfig, Config, Security};
 use crate::decision::backup::catalog::Entry;
 use crate::decision::backup::names::BackupId;
 use crate::decision::backup::runs::Attempt;
@@ -38,6 +39,7 @@ pub struct Makers {
 struct Shared {
     clusters: BTreeMap<ClusterName, ClusterConfig>,
     timing: Timing,
+    security: Option<Security>,
     clock: Clock,
     inbox: mpsc::Sender<Input>,
     stop: CancellationToken,
@@ -66,6 +68,7 @@ impl Makers {
         let shared = Shared {
             clusters,
             timing: config.timing,
+            security: config.security.clone(),
             clock,
             inbox: inbox.clone(),
             stop: stop.clone(),
@@ -164,6 +167,8 @@ impl Work {
             Ok(source) => source,
             Err(found) => return Ok(BackupEnd::Found { backup: found.id, bytes: found.bytes }),
         };
+        let security = self.shared.security.as_ref();
+        let agent = agent_for(backups.method, security, cluster, &source.server.name)?;
         let progress = watch::Sender::new(Progress::default());
         let shown = tokio::spawn(self.show(progress.subscribe()));
         let order = Order {
@@ -171,6 +176,7 @@ impl Work {
             backups,
             source: &source,
             targets: std::slice::from_ref(&target),
+            agent: agent.as_ref(),
             clock: self.shared.clock,
             run: Some(&self.attempt),
         };

@@ -2,6 +2,7 @@
 
 use super::BackupError;
 use crate::config::ClusterConfig;
+use crate::config::backups::Method;
 use crate::decision::adoption::{self, Verdict};
 use crate::decision::backup::choice::{self, NoSource, Wish};
 use crate::decision::report::{Sight, Status};
@@ -42,14 +43,20 @@ pub async fn named(
     }
 }
 
-/// A healthy replica that a failover would not promote first, as far as one look from here tells.
-pub async fn choose(cluster: &ClusterConfig, timing: Timing) -> Result<Source, BackupError> {
+/// A healthy replica that a failover would not promote first, as far as one look from here tells; one with
+/// an agent where files are copied.
+pub async fn choose(
+    cluster: &ClusterConfig,
+    timing: Timing,
+    method: Method,
+) -> Result<Source, BackupError> {
     let mut seen = Vec::new();
     for server in &cluster.spec.servers {
         seen.push((server.name.clone(), look(cluster, timing, server).await));
     }
     let situation = Situation::at_a_glance(Arc::new(cluster.spec.clone()), timing, seen);
-    let mut choice = choice::choose(&situation, &Wish::default(), &[]);
+    let wish = Wish { only: method.beside(&cluster.agents), ..Wish::default() };
+    let mut choice = choice::choose(&situation, &wish, &[]);
     let chosen = choice.server.as_ref().and_then(|name| situation.spec.server(name));
     let found = chosen.and_then(|server| Some((server, situation.status(&server.name)?)));
     match found {

@@ -2,10 +2,12 @@
 
 use super::BackupError;
 use super::accounts::{Accounts, accounts};
+use super::agent::Link;
 use super::counting::{Counting, Ground, Held, LEAST_EXTRA};
 use super::lanes::{Lacking, Lanes, Sending};
 use super::pace::Pace;
 use super::packing::packing;
+use super::physical;
 use super::position::Ends;
 use super::progress::{Progress, Reached, Stage};
 use super::source::Source;
@@ -53,6 +55,8 @@ pub struct Order<'a> {
     pub source: &'a Source,
     /// Where to; each has it whole or not at all.
     pub targets: &'a [Target],
+    /// Who hands out a copy of its files; nobody where it is read as SQL.
+    pub agent: Option<&'a Link>,
     /// The clock.
     pub clock: Clock,
     /// The attempt of a scheduled run, if it is one.
@@ -74,17 +78,18 @@ struct Asked {
     schemas: Vec<String>,
     lower_case_table_names: u8,
     accounts: Accounts,
+    method: Method,
     tool: String,
     /// About how many bytes there will be.
     size: u64,
 }
 
 /// What was written into the stream.
-struct Filled {
-    plain_bytes: u64,
-    accounts_at: u64,
-    position: Gtids,
-    tables: Option<Counts>,
+pub(super) struct Filled {
+    pub plain_bytes: u64,
+    pub accounts_at: u64,
+    pub position: Gtids,
+    pub tables: Option<Counts>,
 }
 
 impl Order<'_> {
@@ -147,10 +152,10 @@ async fn take_unless(
     let begun = order.clock.now().wall;
     let id = BackupId::new(begun, order.server());
     let cluster = &order.cluster.spec.name;
-    let object = names::data(cluster, &id, !order.backups.encrypt_to.is_empty());
     let named = |it: &Target| Reached { target: it.name.clone(), ..Reached::default() };
     progress.send_modify(|it| it.targets = order.targets.iter().map(named).collect());
     let mut asked = unless(stopped, ask(order)).await?;
+    let object = names::data(cluster, &id, asked.method, !order.backups.encrypt_to.is_empty());
     progress.send_modify(|it| it.total = Some(asked.size));
     let sending = order.sending(&id, &object)?;
     let sweeping = Sweeping::begin(order.targets, order.backups, cluster, begun).await;
@@ -219,7 +224,7 @@ fn describe(
         id,
         cluster: order.cluster.spec.name.clone(),
         server: order.server().clone(),
-        method: Method::Logical,
+        method: asked.method,
         flavor: status.flavor,
         version: status.version,
         position: filled.position,
@@ -263,10 +268,16 @@ async fn ask(order: &Order<'_>) -> Result<Asked, BackupError> {
     let question = "SELECT @@global.lower_case_table_names";
     let lower_case_table_names = conn.query_first(question).await.map_err(refused)?;
     let lower_case_table_names = lower_case_table_names.unwrap_or_default();
-    let accounts = accounts(&mut conn, order.source.status.flavor, server).await?;
-    let tool = order.reach().version().await?;
     let size = size.flatten().unwrap_or_default();
-    Ok(Asked { conn, schemas, lower_case_table_names, accounts, tool, size })
+    let (accounts, (method, tool)) = match order.agent {
+        // Its files hold its accounts.
+        Some(link) => (Accounts::default(), physical::ask(link).await?),
+        None => {
+            let accounts = accounts(&mut conn, order.source.status.flavor, server).await?;
+            (accounts, (Method::Logical, order.reach().version().await?))
+        }
+    };
+    Ok(Asked { conn, schemas, lower_case_table_names, accounts, method, tool, size })
 }
 
 async fn run(
@@ -296,6 +307,9 @@ async fn fill(
     into: DuplexStream,
     progress: &watch::Sender<Progress>,
 ) -> Result<Filled, BackupError> {
+    if let Some(link) = order.agent {
+        return physical::fill(order, (link, asked.method), into, progress).await;
+    }
     let flavor = order.source.status.flavor;
     let packed = packing(into, &order.backups.encrypt_to, order.backups.compression).await;
     let mut packed = packed.map_err(BackupError::io("packing"))?;

@@ -158,8 +158,13 @@ fn bare(name: &str, declared: &Option<PathBuf>) -> Command {
 
 impl Tool {
     /// Starts it; it is killed with whoever drops it.
-    pub(super) fn start(mut command: Command) -> Result<Tool, BackupError> {
+    pub(super) fn start(command: Command) -> Result<Tool, BackupError> {
         let name = command.as_std().get_program().to_string_lossy().into_owned();
+        Tool::start_as(name, command)
+    }
+
+    /// As [`Tool::start`], under another name than that of what is started first.
+    pub(super) fn start_as(name: String, mut command: Command) -> Result<Tool, BackupError> {
         let failed = |what: String| BackupError::Tool { name: name.clone(), what };
         let mut child = command
             .spawn()
@@ -169,6 +174,11 @@ impl Tool {
         };
         let complaints = tokio::spawn(last_of(stderr));
         Ok(Tool { name, child, complaints })
+    }
+
+    /// The program.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// What it prints.
@@ -184,7 +194,12 @@ impl Tool {
     }
 
     /// Waits until it has ended; only status 0 is a success.
-    pub(super) async fn ended(mut self) -> Result<(), BackupError> {
+    pub(super) async fn ended(self) -> Result<(), BackupError> {
+        self.ended_saying().await.map(drop)
+    }
+
+    /// As [`Tool::ended`], with the end of what it complained about all the same.
+    pub(super) async fn ended_saying(mut self) -> Result<String, BackupError> {
         let failed = |what: String| BackupError::Tool { name: self.name.clone(), what };
         let status = match tokio::time::timeout(ENDING, self.child.wait()).await {
             Ok(Ok(status)) => status,
@@ -195,7 +210,7 @@ impl Tool {
         let said = said.ok().and_then(Result::ok).unwrap_or_default();
         if status.success() {
             tracing::debug!(program = self.name, "{}", said.trim());
-            return Ok(());
+            return Ok(said);
         }
         let what = format!("{status}: {}", said.trim());
         match status.code() {
@@ -206,9 +221,14 @@ impl Tool {
 
     /// For a program that is fed for hours, its end is awaited without a limit: it works on what it was
     /// given last.
-    pub(super) async fn finished(mut self) -> Result<(), BackupError> {
+    pub(super) async fn finished(self) -> Result<(), BackupError> {
+        self.finished_saying().await.map(drop)
+    }
+
+    /// As [`Tool::finished`], with the end of what it complained about all the same.
+    pub(super) async fn finished_saying(mut self) -> Result<String, BackupError> {
         let _ = self.child.wait().await;
-        self.ended().await
+        self.ended_saying().await
     }
 }
 

@@ -405,7 +405,7 @@ impl Dialect {
 }
 
 /// A text as an SQL literal, for sessions whose `sql_mode` is [`PLAIN_MODE`].
-pub(super) fn quoted(text: &str) -> String {
+pub(in crate::runtime) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 

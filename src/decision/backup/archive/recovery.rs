@@ -62,11 +62,17 @@ pub enum NoWay {
     #[error("no binary log of {0} is archived at {1}; 'regent backup archive' does that")]
     NothingArchived(String, String),
     /// No backup is old enough.
-    #[error("no backup is from before {0}; the oldest one ended at {1}")]
+    #[error("no logical backup is from before {0}; the oldest one ended at {1}")]
     NoBackup(String, String),
     /// The backup that was named is not there.
     #[error("the target holds no backup {0}; 'regent backup list' shows those it holds")]
     NoSuchBackup(BackupId),
+    /// The backup that was named is of files.
+    #[error(
+        "backup {0} is physical, and the binary log is carried out on what SQL restored: name a logical one, \
+         or latest"
+    )]
+    Physical(BackupId),
     /// The backup that was named is too new.
     #[error("backup {backup} ended at {ended}, and {until} was before that; name an older one")]
     TooNew {
@@ -234,6 +240,9 @@ impl<'a> Search<'a> {
         if let Some(named) = named {
             let entry = backups.iter().find(|entry| &entry.id == named);
             let entry = entry.ok_or_else(|| NoWay::NoSuchBackup(named.clone()))?;
+            if entry.method.is_physical() {
+                return Err(NoWay::Physical(named.clone()));
+            }
             search.backup = Some(entry);
             search.follow(entry)?;
         } else if search.found {
@@ -274,9 +283,10 @@ impl<'a> Search<'a> {
         // Where the history that is followed has ended, none of what went on without it.
         let end = self.read.first().filter(|_| self.ended_by.is_some());
         let within = |entry: &&Entry| end.is_none_or(|end| end.to.contains(&entry.position));
-        let fitting = self.backups.iter().filter(before).filter(of_history).filter(within);
+        let logical = || self.backups.iter().filter(|entry| !entry.method.is_physical());
+        let fitting = logical().filter(before).filter(of_history).filter(within);
         fitting.max_by_key(|entry| entry.ended).ok_or_else(|| {
-            let oldest = self.backups.iter().map(|entry| entry.ended).min();
+            let oldest = logical().map(|entry| entry.ended).min();
             let oldest = oldest.map_or_else(|| "no time".to_owned(), |at| at.to_string());
             NoWay::NoBackup(self.until.to_string(), oldest)
         })
@@ -419,6 +429,7 @@ mod tests {
     use super::super::segment::tests::{gtids, segment};
     use super::super::walk::{Verdict, Walk};
     use super::*;
+    use crate::decision::backup::manifest::Method;
     use crate::decision::backup::manifest::tests::manifest;
     use crate::decision::cluster::Unknown;
 
@@ -512,6 +523,19 @@ mod tests {
         let plan = search(&history(), &backups(), Some(1), Until::Latest).unwrap();
         assert_eq!((plan.segments.len(), plan.ended_by.is_some()), (1, true));
         assert!(matches!(planned(Some(1), second(42)), Err(NoWay::NotYet { .. })));
+    }
+
+    #[test]
+    fn files_are_no_ground_for_the_binary_log() {
+        let (segments, mut backups) = (history(), backups());
+        backups[0].method = Method::PhysicalClone;
+        let plan = search(&segments, &backups, None, second(46)).unwrap();
+        assert_eq!(plan.backup, backups[2].id);
+        let refused = search(&segments, &backups, Some(0), second(46));
+        assert_eq!(refused, Err(NoWay::Physical(backups[0].id.clone())));
+        backups.iter_mut().for_each(|entry| entry.method = Method::PhysicalMariadbBackup);
+        let refused = search(&segments, &backups, None, second(46));
+        assert!(matches!(refused, Err(NoWay::NoBackup(..))), "{refused:?}");
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! A physical backup: the agent beside the server sends a copy of its files, which is packed here.
+
+use super::agent::Link;
+use super::packing::packing;
+use super::taking::{Filled, Order};
+use super::{BackupError, Progress};
+use crate::config::backups::Method as Wanted;
+use crate::config::{ClusterConfig, Security};
+use crate::decision::backup::manifest::Method;
+use crate::decision::topology::ServerName;
+use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::sync::watch;
+
+/// Who hands out the copy of that server's files that a backup made this way needs; nobody for a logical
+/// one.
+pub fn agent_for(
+    wanted: Wanted,
+    security: Option<&Security>,
+    cluster: &ClusterConfig,
+    server: &ServerName,
+) -> Result<Option<Link>, BackupError> {
+    match wanted {
+        Wanted::Logical => Ok(None),
+        Wanted::Physical => Link::to(security, cluster, server).map(Some),
+    }
+}
+
+/// How the agent would copy the server's files, and with what.
+pub(super) async fn ask(link: &Link) -> Result<(Method, String), BackupError> {
+    let told = link.ask().await?;
+    match told.sent {
+        None => Ok((told.method, told.tool)),
+        Some(sent) => Err(BackupError::Agent {
+            server: told.server,
+            what: format!("it is sending a copy already, {sent} bytes so far; try again later"),
+        }),
+    }
+}
+
+/// Writes all that the agent sends into the stream, and ends it only when all of it came.
+pub(super) async fn fill(
+    order: &Order<'_>,
+    (link, method): (&Link, Method),
+    into: DuplexStream,
+    progress: &watch::Sender<Progress>,
+) -> Result<Filled, BackupError> {
+    let packed = packing(into, &order.backups.encrypt_to, order.backups.compression).await;
+    let mut packed = packed.map_err(BackupError::io("packing"))?;
+    let (head, mut pulled) = link.pull().await?;
+    if head.method != method {
+        return Err(failed(order, "it changed its way of copying meanwhile"));
+    }
+    let mut plain_bytes = 0;
+    while let Some(bytes) = pulled.next().await? {
+        packed.write_all(&bytes).await.map_err(BackupError::io("packing"))?;
+        plain_bytes += bytes.len() as u64;
+        progress.send_modify(|it| it.plain = plain_bytes);
+    }
+    let end = pulled.end()?;
+    let position = end.position;
+    if position.flavor() != order.source.status.flavor {
+        return Err(failed(order, "its position is not one of this server"));
+    }
+    // As with a dump: what the binary log does not name has not moved since it was begun.
+    let before = order.source.status.replicated.iter();
+    let position = before.fold(position, |at, before| at.with_domains_of(before));
+    packed.shutdown().await.map_err(BackupError::io("packing"))?;
+    // Tables are counted in what a dump reads; whoever unpacks files checks them as they are.
+    Ok(Filled { plain_bytes, accounts_at: plain_bytes, position, tables: None })
+}
+
+fn failed(order: &Order<'_>, what: &str) -> BackupError {
+    let server = order.source.server.name.to_string();
+    BackupError::Agent { server, what: what.to_owned() }
+}
