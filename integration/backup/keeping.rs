@@ -41,8 +41,13 @@ async fn what_nothing_asks_to_keep_is_removed() {
     let Some(stage) = Stage::set(Mariadb).await else { return };
     stage.configure("", &stage.dump());
     stage.regent(&["prune", "shop"]).await.refused(1, "backups: keep");
-    stage.configure("      keep: { last: 2 }", &stage.dump());
+    stage.configure("      keep: { recovery_window: 2d }", &stage.dump());
     let (by_hand, ids) = stored(&stage, 5).await;
+    let window = ["prune", "shop", "--target", "local", "--dry-run", "--json"];
+    let dry = stage.regent(&window).await.json();
+    assert_eq!(removed(&dry), [ids[3].as_str(), &ids[4]], "{dry}");
+    assert_eq!(dry[0]["kept"][&ids[2]], json!(["the recovery window begins with it"]));
+    stage.configure("      keep: { last: 2 }", &stage.dump());
     let held = ["hold", "shop", &ids[3], "--target", "local", "--reason", "the auditors want it"];
     assert_eq!(stage.regent(&held).await.code, 0);
     let prune = ["prune", "shop", "--target", "local", "--json"];

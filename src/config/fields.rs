@@ -130,7 +130,8 @@ pub const SCHEDULE: Shape = shape(
     ],
 );
 /// `keep`.
-pub const KEEP: Shape = shape("keep", &["last", "days", "weeks", "months", "time_zone"]);
+pub const KEEP: Shape =
+    shape("keep", &["last", "days", "weeks", "months", "recovery_window", "time_zone"]);
 /// `timing`.
 pub const TIMING: Shape = shape(
     "timing",

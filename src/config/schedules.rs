@@ -17,6 +17,8 @@ use std::time::Duration;
 const MOST_SCHEDULES: usize = 16;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
+const LEAST_RECOVERY: Duration = Duration::from_secs(3_600);
+const MOST_RECOVERY: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 
 /// Backups that are taken without anybody asking.
 #[derive(Clone, Debug)]
@@ -182,11 +184,15 @@ pub(super) fn keep(reading: &mut Reading<'_>, backups: &Section<'_>) -> Option<R
     };
     let [last, days, weeks, months] =
         ["last", "days", "weeks", "months"].map(|name| count(name).unwrap_or_default());
-    if !["last", "days", "weeks", "months"].iter().any(|name| section.has(name)) {
+    let recovery = reading
+        .optional(&section, "recovery_window")
+        .and_then(|field| reading.duration(&field, LEAST_RECOVERY..=MOST_RECOVERY));
+    let fields = ["last", "days", "weeks", "months", "recovery_window"];
+    if !fields.iter().any(|name| section.has(name)) {
         let what = "says nothing; write how many stay, such as keep: { last: 3, days: 7 }";
         reading.wrong(&field, what.to_owned());
     }
-    Some(Retention { last, days, weeks, months, ..Retention::all(zone?) })
+    Some(Retention { last, days, weeks, months, recovery, zone: zone? })
 }
 
 /// What all watchers must agree upon, a line each.

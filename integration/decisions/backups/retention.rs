@@ -29,6 +29,7 @@ fn backup(name: &str, at: WallTime) -> Backup {
         gtids: gtids(1, at.0 / HOUR),
         worth: Worth::Good,
         held: false,
+        replays: true,
         locked_until: None,
         base: None,
     }
@@ -193,6 +194,22 @@ fn the_recovery_window_keeps_its_base_and_the_logs_from_there_on() {
     assert_eq!(superfluous(&segments, &[gtids(1, hours(40))]), 19);
     assert_eq!(superfluous(&segments, &[]), 0);
     assert_eq!(superfluous(&[], &[gtids(1, 9)]), 0);
+}
+
+#[test]
+fn only_what_logs_can_follow_counts_for_the_recovery_window() {
+    let mut backups = nightly("2026-03", 20);
+    for backup in &mut backups[8..] {
+        backup.replays = false;
+    }
+    let policy = Retention { recovery: Some(Duration::from_millis(3 * DAY)), ..wanted(1, 0, 0, 0) };
+    let pruning = policy.prune(wall("2026-03-20T12:00:00Z"), &backups);
+    let kept: Vec<_> = pruning.kept.keys().map(BackupId::as_str).collect();
+    assert_eq!(kept, ["2026-03-05", "2026-03-06", "2026-03-07", "2026-03-08", "2026-03-20"]);
+    assert!(
+        pruning.replayed_from.iter().all(|from| backups[..8].iter().any(|it| it.gtids == *from))
+    );
+    assert_eq!(pruning.replayed_from.len(), 4);
 }
 
 #[test]

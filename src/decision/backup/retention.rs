@@ -45,6 +45,8 @@ pub struct Backup {
     pub gtids: Gtids,
     /// What is known of its worth.
     pub worth: Worth,
+    /// Whether archived binary logs can be carried out after it.
+    pub replays: bool,
     /// Whether somebody forbade to delete it.
     pub held: bool,
     /// Until when its target refuses to delete it.
@@ -271,10 +273,11 @@ impl<'a> Sorting<'a> {
     }
 
     fn keep_recoverable(&mut self, recovery: Duration) {
-        let Some(newest) = self.good.first() else { return };
+        let good: Vec<_> = self.good.iter().copied().filter(|backup| backup.replays).collect();
+        let Some(newest) = good.first() else { return };
         let span = u64::try_from(recovery.as_millis()).unwrap_or(u64::MAX);
         let begins = WallTime(newest.at.min(self.now).0.saturating_sub(span));
-        for backup in self.good.clone() {
+        for backup in good {
             if backup.at <= begins {
                 self.keep(backup, Reason::BeginsRecoveryWindow);
                 break;
@@ -316,7 +319,8 @@ impl<'a> Sorting<'a> {
                 || reasons.contains(&Reason::BeginsRecoveryWindow)
         };
         let replayed = |backup: &&&Backup| {
-            self.kept.get(&backup.name).is_some_and(|reasons| !window || in_window(reasons))
+            backup.replays
+                && self.kept.get(&backup.name).is_some_and(|reasons| !window || in_window(reasons))
         };
         let replayed_from =
             self.good.iter().filter(replayed).map(|backup| backup.gtids.clone()).collect();

@@ -122,6 +122,7 @@ fn judged(entry: &Entry, held: bool) -> Backup {
         at: entry.begun,
         gtids: entry.position.clone(),
         worth: entry.proof.worth(),
+        replays: !entry.method.is_physical(),
         held,
         locked_until: None,
         base: None,
