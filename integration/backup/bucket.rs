@@ -99,7 +99,8 @@ impl Bucket {
     }
 }
 
-/// What the server notes about objects beside them, and keeps of requests that broke off in the middle.
+/// What the server notes about objects beside them, and what it holds of a request that it has not taken
+/// whole: when one is broken off, it removes that a moment later by itself.
 fn is_note(name: &str) -> bool {
     let ends = [".internal.json", ".metadata.json", ".internal.part"];
     ends.iter().any(|end| name.ends_with(end))
