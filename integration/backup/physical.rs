@@ -4,18 +4,27 @@ use crate::beside::{Declared, TOKEN, certificates, instead};
 use crate::bucket::files_below;
 use crate::stage::{Mariadb, Mysql, Stage, asked, ended, sums};
 use mysql_async::prelude::Queryable;
+use regent::clock::{Clock, WallTime};
+use regent::config::Config;
+use regent::decision::backup::runs::Attempt;
+use regent::decision::backup::schedule::Slot;
+use regent::decision::topology::ServerName;
 use regent::demo::lab::Volume;
 use regent::demo::servers::{DatabaseFlavor, Server};
+use regent::runtime::backup::scheduled::Makers;
+use regent::watcher::{BackupEnd, BackupNews, BackupOrder, BackupSaid, Input};
 use serde_json::Value;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 both! {
     a_copy_taken_under_writes_becomes_a_replica
     what_is_no_whole_copy_is_no_backup
     an_agent_that_is_killed_leaves_no_backup
+    a_scheduled_run_takes_a_copy
 }
 
 async fn a_copy_taken_under_writes_becomes_a_replica(flavor: DatabaseFlavor) {
@@ -203,6 +212,38 @@ async fn an_agent_that_is_killed_leaves_no_backup(flavor: DatabaseFlavor) {
     let _agent = declared.start(&stage, Some(&programs)).await;
     assert_eq!(declared.left(), ["agent.lock"]);
     assert_eq!(stage.regent(&order).await.code, 0);
+}
+
+async fn a_scheduled_run_takes_a_copy(flavor: DatabaseFlavor) {
+    let Some(stage) = Stage::set(flavor).await else { return };
+    let mut declared = Declared::new(&stage);
+    let schedule = "{ name: nightly, cron: '30 2 * * *', target: local }";
+    declared.backups = format!("      method: physical\n      schedules: [ {schedule} ]");
+    declared.configure(&stage);
+    with_clone(&stage).await;
+    let agent = declared.start(&stage, None).await;
+    let config = Config::load(&stage.file("regent.yaml")).unwrap().config;
+    let wish = config.schedules().into_values().flatten().next().unwrap().wish;
+    assert_eq!(wish.only, Some([ServerName::from("db2")].into()));
+    let (inbox, mut news) = tokio::sync::mpsc::channel(100);
+    let makers = Makers::new(&config, Clock::start(), &inbox, &CancellationToken::new());
+    let slot = Slot(WallTime(1_795_365_900_000));
+    let attempt = Attempt { schedule: "nightly".into(), slot, number: 1 };
+    let (cluster, server) = ("shop".into(), "db2".into());
+    makers.carry_out(BackupOrder::Make { cluster, attempt, server });
+    let end = loop {
+        let said = tokio::time::timeout(Duration::from_secs(60), news.recv()).await;
+        let said = said.expect("it ends").expect("it is told");
+        if let Input::Backup(BackupNews { said: BackupSaid::Ended(end), .. }) = said {
+            break end;
+        }
+    };
+    let BackupEnd::Made { backup, .. } = end else { panic!("{end:?}: {}", agent.said()) };
+    assert_eq!(stage.listed("local").await, [backup.as_str()]);
+    let order = ["show", "shop", backup.as_str(), "--target", "local", "--json"];
+    let manifest = stage.regent(&order).await.json();
+    assert!(manifest["method"].as_str().unwrap().starts_with("physical_"), "{manifest}");
+    assert_eq!(manifest["run"]["schedule"], "nightly");
 }
 
 #[tokio::test(flavor = "multi_thread")]
