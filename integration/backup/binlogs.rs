@@ -166,7 +166,9 @@ async fn moments_and_transactions_are_hit_exactly(flavor: DatabaseFlavor) {
     assert!(window["to"].as_u64() > window["from"].as_u64(), "{listed}");
     let planned = restore(&stage, &["--to-time", "2099-01-01T00:00:00Z", "--dry-run"]).await;
     planned.refused(1, "the archive reaches up to ");
-    restore(&stage, &["--to-time", "2020-01-01T00:00:00Z"]).await.refused(1, "no backup is from");
+    restore(&stage, &["--to-time", "2020-01-01T00:00:00Z"])
+        .await
+        .refused(1, "no logical backup is from");
     restore(&stage, &["--to-time", "2026-01-01T00:00:00"]).await.refused(2, "is no moment");
 
     restore(&stage, &["--to-time", &moment]).await.json();

@@ -1,7 +1,7 @@
 //! Reads `clusters`: servers, durability, rules, proxies.
 
 use super::agents::{Agents, agent};
-use super::backups::backups;
+use super::backups::{Method, backups};
 use super::credentials::credentials;
 use super::fields::{CLUSTER, DURABILITY, FENCE, PROXY, SERVER};
 use super::reader::{Field, Reading, Section};
@@ -56,6 +56,13 @@ fn cluster(
     let mut backups = backups(reading, &section, all_read.then_some(servers.as_slice()));
     if let Some(backups) = &mut backups {
         backups.read_through(&agents);
+        let field = reading.optional(&section, "backups");
+        let nobody = backups.method == Method::Physical && agents.is_empty() && all_read;
+        if let Some(field) = field.filter(|_| nobody) {
+            let what = "has method physical, and no server of the cluster has an agent; give one of them \
+                        agent: { address: HOST:PORT, token_file: FILE, scratch: DIRECTORY }";
+            reading.wrong(&field, what.to_owned());
+        }
     }
     let spec = ClusterSpec {
         name: ClusterName(name?),
