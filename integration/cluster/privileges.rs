@@ -25,6 +25,8 @@ async fn replaced(stage: &mut Stage) -> Outcome {
     stage.failed_over(&killed).await?;
     stage.bring_back(&killed).await?;
     stage.writes_go_on().await?;
+    // One that was just rebuilt is behind for a moment, and no candidate.
+    stage.whole().await?;
     let said = stage.regent(&["switchover", "shop", "--to", &killed, "--yes"]).await?;
     check(said.code == 0, || format!("the switchover said {said:?}"))?;
     stage.writes_go_on().await?;
