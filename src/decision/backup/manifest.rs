@@ -245,17 +245,8 @@ impl Manifest {
         if self.object != object {
             return Some(format!("its data should be {object}"));
         }
-        if self.parts.is_empty() || self.parts.len() > MOST_PARTS {
-            return Some(format!("it has {} parts; 1 to {MOST_PARTS} can be", self.parts.len()));
-        }
-        if self.parts.iter().any(|part| part.bytes == 0 || part.bytes > LARGEST_PART) {
-            return Some(format!(
-                "one of its parts is empty or has more than {LARGEST_PART} bytes"
-            ));
-        }
-        let bytes: u64 = self.parts.iter().map(|part| part.bytes).sum();
-        if bytes != self.bytes {
-            return Some(format!("its parts have {bytes} bytes and all together {}", self.bytes));
+        if let Some(fault) = parts_fault(&self.parts, self.bytes) {
+            return Some(fault);
         }
         if self.accounts_at > self.plain_bytes {
             return Some("its accounts begin after its end".to_owned());
@@ -272,6 +263,18 @@ impl Manifest {
             .map_err(|error| ManifestError::Unreadable(cut(&error.to_string())))?;
         if text.len() > MOST_BYTES { Err(ManifestError::TooLarge) } else { Ok(text) }
     }
+}
+
+/// What is wrong with the parts of an object of so many bytes.
+pub(super) fn parts_fault(parts: &[Part], whole: u64) -> Option<String> {
+    if parts.is_empty() || parts.len() > MOST_PARTS {
+        return Some(format!("it has {} parts; 1 to {MOST_PARTS} can be", parts.len()));
+    }
+    if parts.iter().any(|part| part.bytes == 0 || part.bytes > LARGEST_PART) {
+        return Some(format!("one of its parts is empty or has more than {LARGEST_PART} bytes"));
+    }
+    let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
+    (bytes != whole).then(|| format!("its parts have {bytes} bytes and all together {whole}"))
 }
 
 fn cut(text: &str) -> String {

@@ -2,7 +2,7 @@
 
 use super::names::{self, Beginning, SegmentName};
 use crate::clock::WallTime;
-use crate::decision::backup::manifest::{LARGEST_PART, MOST_PARTS, ManifestError, Part, Sha256};
+use crate::decision::backup::manifest::{ManifestError, Part, Sha256, parts_fault};
 use crate::decision::cluster::Unknown;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::{ClusterName, Flavor, ServerName, Version};
@@ -106,17 +106,8 @@ impl Segment {
         if self.object != object {
             return Some(format!("its data should be {object}"));
         }
-        if self.parts.is_empty() || self.parts.len() > MOST_PARTS {
-            return Some(format!("it has {} parts; 1 to {MOST_PARTS} can be", self.parts.len()));
-        }
-        if self.parts.iter().any(|part| part.bytes == 0 || part.bytes > LARGEST_PART) {
-            return Some(format!(
-                "one of its parts is empty or has more than {LARGEST_PART} bytes"
-            ));
-        }
-        let bytes: u64 = self.parts.iter().map(|part| part.bytes).sum();
-        if bytes != self.bytes {
-            return Some(format!("its parts have {bytes} bytes and all together {}", self.bytes));
+        if let Some(fault) = parts_fault(&self.parts, self.bytes) {
+            return Some(fault);
         }
         let sets = [Some(&self.from), Some(&self.gtids), Some(&self.to)];
         let sets = sets.into_iter().chain([self.lost.as_ref(), self.missing.as_ref()]).flatten();
