@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// So many parts are on their way at the same time.
 const ON_THE_WAY: usize = 2;
-/// Parts of this size go one by one: they are in memory.
+/// Parts of this size go one by one: they are in memory. Those of a file do so anyway, as two that write to it
+/// only wait for each other.
 const LARGE: u64 = 64 << 20;
 /// A part that cannot go for so long is spooled, and the next ones at once, until one has gone.
 const HURRY: Duration = Duration::from_secs(5);
@@ -137,7 +138,8 @@ impl Lane {
     fn fill_slots(&mut self) {
         loop {
             let next = self.waiting.as_ref().map(|piece| piece.bytes.len() as u64);
-            let slots = if next.is_some_and(|bytes| bytes >= LARGE) { 1 } else { ON_THE_WAY };
+            let alone = !self.target.is_far() || next.is_some_and(|bytes| bytes >= LARGE);
+            let slots = if alone { 1 } else { ON_THE_WAY };
             if self.sending.len() >= slots {
                 return;
             }

@@ -6,6 +6,7 @@
 mod accounts;
 pub mod agent;
 pub mod archive;
+mod buffers;
 mod clearing;
 mod counting;
 mod directory;

@@ -22,6 +22,11 @@ const MOST_IDENTITY: u64 = 64 << 10;
 /// Bytes read at a time.
 const READ: usize = 64 << 10;
 
+/// Threads that compress one stream. More would take a busy host's cores from others.
+const WORKERS: u32 = 2;
+/// What one of them compresses at a time. A few such are in memory; by itself `zstd` takes twice as much.
+const JOB: u32 = 4 << 20;
+
 /// A stream that takes what is to be packed.
 pub(super) type Packing = Box<dyn AsyncWrite + Send + Unpin>;
 /// A stream that gives what was packed.
@@ -93,14 +98,19 @@ pub(super) async fn packing(
     level: i32,
 ) -> io::Result<Packing> {
     let level = Level::Precise(level);
-    // So that `zstd` itself finds out about damage, wherever it happened.
-    let checked = [CParameter::checksum_flag(true)];
+    let with = [
+        // So that `zstd` itself finds out about damage, wherever it happened.
+        CParameter::checksum_flag(true),
+        // In threads of its own, so that reading and storing go on meanwhile.
+        CParameter::nb_workers(WORKERS),
+        CParameter::job_size(JOB),
+    ];
     if recipients.is_empty() {
-        return Ok(Box::new(ZstdEncoder::with_quality_and_params(into, level, &checked)));
+        return Ok(Box::new(ZstdEncoder::with_quality_and_params(into, level, &with)));
     }
     let encryptor = encryptor(recipients).map_err(io::Error::other)?;
     let sealed = encryptor.wrap_async_output(into.compat_write()).await?;
-    Ok(Box::new(ZstdEncoder::with_quality_and_params(sealed.compat_write(), level, &checked)))
+    Ok(Box::new(ZstdEncoder::with_quality_and_params(sealed.compat_write(), level, &with)))
 }
 
 fn encryptor(recipients: &[String]) -> Result<Encryptor, IdentityError> {

@@ -1,10 +1,11 @@
 //! Cutting a stream into parts and handing each to every target.
 
+use super::buffers::Buffers;
 use super::pace::Pace;
 use super::target::Piece;
 use crate::decision::backup::manifest::{MOST_PARTS, Part, Sha256};
 use crate::decision::backup::parts::size_of_part;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sha2::Digest;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -43,6 +44,7 @@ pub(super) async fn cut(
 ) -> Result<Stored, StoringError> {
     let mut whole = sha2::Sha256::new();
     let (mut parts, mut bytes) = (Vec::new(), 0_u64);
+    let buffers = Buffers::default();
     loop {
         // A part is read only when every target has room for it: so few are in memory at a time.
         let mut rooms = Vec::new();
@@ -52,7 +54,8 @@ pub(super) async fn cut(
         if rooms.is_empty() {
             return Err(StoringError::NobodyLeft);
         }
-        let part = read_part(&mut from, size_of_part(parts.len(), part_size), &mut pace).await?;
+        let size = size_of_part(parts.len(), part_size);
+        let part = read_part(&mut from, size, &buffers, &mut pace).await?;
         if part.is_empty() {
             break;
         }
@@ -77,10 +80,11 @@ pub(super) async fn cut(
 async fn read_part(
     from: &mut (impl AsyncRead + Unpin),
     part_size: u64,
+    buffers: &Buffers,
     pace: &mut Pace,
 ) -> io::Result<Bytes> {
     let size = usize::try_from(part_size).map_err(io::Error::other)?;
-    let mut part = BytesMut::with_capacity(size);
+    let mut part = buffers.take(size);
     while part.len() < size {
         let left = (size - part.len()) as u64;
         let mut limited = (&mut *from).take(left.min(STRIDE));
@@ -93,7 +97,7 @@ async fn read_part(
             tokio::time::sleep(wait).await;
         }
     }
-    Ok(part.freeze())
+    Ok(buffers.lend(part))
 }
 
 /// Adds a part to the sum of the whole, beside its own; both take a while.

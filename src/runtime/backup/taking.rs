@@ -15,7 +15,7 @@ use super::spool::Spool;
 use super::storing::{Stored, StoringError, cut};
 use super::sweeping::Sweeping;
 use super::target::Target;
-use super::tool::{Reach, Tool};
+use super::tool::{Reach, Tool, widen};
 use crate::clock::{Clock, WallTime};
 use crate::config::backups::Backups;
 use crate::config::{Account, ClusterConfig};
@@ -35,13 +35,14 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Schemas that are the server's own, and the one that holds Regent's canary.
 pub(super) const OWN: &str = "'mysql', 'information_schema', 'performance_schema', 'sys', 'regent'";
 
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// What is between packing and storing.
-const PIPE: usize = 256 << 10;
+/// What is between packing and storing: as much as comes while a part's checksums are reckoned.
+const PIPE: usize = 4 << 20;
 const BUFFER: usize = 128 << 10;
 
 /// What to back up, and where to.
@@ -289,8 +290,12 @@ async fn run(
     progress.send_modify(|it| it.stage = Stage::Reading);
     let (into, from) = tokio::io::duplex(PIPE);
     let pace = Pace::new(order.clock, order.backups.storing.rate_limit);
+    let (senders, part_size) = (lanes.senders().to_vec(), order.backups.part_size);
+    // A task of its own, so that it goes on while the packing one waits for its compressor.
+    let cutting = tokio::spawn(async move { cut(from, &senders, part_size, pace).await });
+    let cutting = AbortOnDropHandle::new(cutting);
     let cutting = async {
-        let stored = cut(from, lanes.senders(), order.backups.part_size, pace).await;
+        let stored = cutting.await.unwrap_or(Err(StoringError::BrokenOff));
         stored.map_err(|error| match error {
             StoringError::NobodyLeft => BackupError::NoTarget(Vec::new()),
             StoringError::Stream(error) => BackupError::io("packing")(error),
@@ -317,6 +322,7 @@ async fn fill(
     let begun = order.clock.now().moment;
     let mut tool = Tool::start(order.reach().dump(&asked.schemas))?;
     let mut output = tool.output()?;
+    widen(&output);
     let head = preamble(order);
     packed.write_all(head.as_bytes()).await.map_err(BackupError::io("packing"))?;
     let mut plain_bytes = head.len() as u64;

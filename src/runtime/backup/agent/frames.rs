@@ -7,13 +7,13 @@
 //!
 //! A connection that ends before the end did carries no backup, whatever came through it before.
 
-use crate::decision::backup::manifest::{Method, Sha256};
+use crate::decision::backup::manifest::Method;
 use crate::decision::gtid::Gtids;
 use bytes::{BufMut, Bytes, BytesMut};
+use crc_fast::{CrcAlgorithm, Digest};
 use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::Digest;
 
 /// The newest form of the stream, and of what an agent says of itself.
 pub(super) const FORMAT: u32 = 1;
@@ -44,8 +44,9 @@ pub(in crate::runtime::backup) struct Head {
 pub(in crate::runtime::backup) struct End {
     /// How much data there was.
     pub bytes: u64,
-    /// Its checksum.
-    pub sha256: Sha256,
+    /// Its checksum, CRC-64/NVME: against bytes that change on their way. Against people there is TLS, and
+    /// SHA-256 in the manifest.
+    pub crc64: u64,
     /// Every transaction that is in it.
     pub position: Gtids,
 }
@@ -63,6 +64,11 @@ pub(super) enum StreamError {
     Strange(String),
     #[error("what it sent was changed on its way")]
     Changed,
+}
+
+/// What the data is summed up with.
+pub(super) fn sum() -> Digest {
+    Digest::new(CrcAlgorithm::Crc64Nvme)
 }
 
 pub(super) fn head(head: &Head) -> Bytes {
@@ -111,7 +117,7 @@ pub(super) struct Incoming<S> {
     chunk: Bytes,
     /// What is left of the frame of data that is being read.
     left: usize,
-    sum: sha2::Sha256,
+    sum: Digest,
     bytes: u64,
     limit: std::time::Duration,
 }
@@ -132,7 +138,7 @@ where
         chunks: S,
         limit: std::time::Duration,
     ) -> Result<(Head, Incoming<S>), StreamError> {
-        let sum = sha2::Sha256::new();
+        let sum = sum();
         let mut incoming = Incoming { chunks, chunk: Bytes::new(), left: 0, sum, bytes: 0, limit };
         loop {
             let (kind, length) = incoming.header().await?;
@@ -178,8 +184,7 @@ where
     }
 
     async fn ended(&mut self, end: End) -> Result<Next, StreamError> {
-        if end.bytes != self.bytes || end.sha256.0 != <[u8; 32]>::from(self.sum.clone().finalize())
-        {
+        if end.bytes != self.bytes || end.crc64 != self.sum.finalize() {
             return Err(StreamError::Changed);
         }
         match self.some(1).await {
@@ -250,13 +255,14 @@ mod tests {
     fn whole(bytes: &[u8]) -> Vec<u8> {
         let tool = "tool".to_owned();
         let mut all = head(&Head { format: FORMAT, method: Method::PhysicalClone, tool }).to_vec();
-        let sum = Sha256(sha2::Sha256::digest(bytes).into());
+        let mut sum = sum();
+        sum.update(bytes);
         for part in bytes.chunks(1000) {
             all.extend(piece(part));
             all.extend(alive());
         }
         let position = Gtids::parse(Flavor::MariaDb, "0-1-7").unwrap();
-        all.extend(end(&End { bytes: bytes.len() as u64, sha256: sum, position }));
+        all.extend(end(&End { bytes: bytes.len() as u64, crc64: sum.finalize(), position }));
         all
     }
 

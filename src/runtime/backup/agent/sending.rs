@@ -1,11 +1,11 @@
 //! The sending half of a copy: what a program prints, in frames, as fast as somebody takes them.
 
 use super::frames::{self, End, HEADER, LARGEST_PIECE};
-use crate::decision::backup::manifest::Sha256;
 use crate::decision::gtid::Gtids;
 use crate::runtime::backup::BackupError;
+use crate::runtime::backup::tool::widen;
 use bytes::{BufMut, Bytes, BytesMut};
-use sha2::Digest;
+use crc_fast::Digest;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,21 +18,19 @@ use tokio::task::JoinHandle;
 pub(super) const WAITING: usize = 4;
 /// Between two signs of life.
 const BREATH: Duration = Duration::from_secs(2);
-/// What a pipe from a program holds, where the system lets it.
-const PIPE: usize = 1 << 20;
 
 /// Who takes the frames of one copy.
 #[derive(Debug)]
 pub(super) struct Sending {
     frames: mpsc::Sender<Bytes>,
-    sum: sha2::Sha256,
+    sum: Digest,
     sent: Arc<AtomicU64>,
 }
 
 impl Sending {
     pub(super) fn new(frames: mpsc::Sender<Bytes>, sent: Arc<AtomicU64>) -> Sending {
         sent.store(0, Ordering::Relaxed);
-        Sending { frames, sum: sha2::Sha256::new(), sent }
+        Sending { frames, sum: frames::sum(), sent }
     }
 
     pub(super) async fn send(&self, frame: Bytes) -> Result<(), BackupError> {
@@ -45,8 +43,7 @@ impl Sending {
         &mut self,
         mut from: impl AsyncRead + AsFd + Unpin,
     ) -> Result<(), BackupError> {
-        // A pipe that stays small only costs time.
-        let _ = rustix::pipe::fcntl_setpipe_size(&from, PIPE);
+        widen(&from);
         loop {
             let mut piece = BytesMut::with_capacity(HEADER + LARGEST_PIECE);
             piece.put_bytes(0, HEADER);
@@ -69,8 +66,7 @@ impl Sending {
 
     /// What stands behind the data.
     pub(super) fn end(&self, position: Gtids) -> End {
-        let sha256 = Sha256(self.sum.clone().finalize().into());
-        End { bytes: self.sent.load(Ordering::Relaxed), sha256, position }
+        End { bytes: self.sent.load(Ordering::Relaxed), crc64: self.sum.finalize(), position }
     }
 
     /// Lets whoever takes the frames know that the agent lives while it has no data yet.
