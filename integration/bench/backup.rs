@@ -1,7 +1,9 @@
 //! Backups beside the same tools piped by hand: how fast, and with how much memory.
 
+use crate::bucket::{ACCESS_KEY, BUCKET, Bucket, SECRET_KEY};
 use crate::report::progress;
 use anyhow::{Context, Result, bail, ensure};
+use mysql_async::prelude::Queryable;
 use regent::clock::Clock;
 use regent::demo::ports::free_ports;
 use regent::demo::process::{Launch, Process};
@@ -24,11 +26,53 @@ const ROWS: u64 = 65_536;
 const TOKEN: &str = "the-token-of-a-measured-agent";
 const LEVEL: u32 = 3;
 
+/// What is read, what is done with it, and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Logical,
+    /// With rows and checksums of all tables, which nobody counts by hand.
+    LogicalCounted,
+    Physical,
+    PhysicalToS3,
+}
+
+impl Way {
+    const ALL: [Way; 4] = [Way::Logical, Way::LogicalCounted, Way::Physical, Way::PhysicalToS3];
+
+    fn name(self) -> &'static str {
+        match self {
+            Way::Logical => "logical",
+            Way::LogicalCounted => "logical, tables counted",
+            Way::Physical => "physical",
+            Way::PhysicalToS3 => "physical, to S3",
+        }
+    }
+
+    fn is_physical(self) -> bool {
+        matches!(self, Way::Physical | Way::PhysicalToS3)
+    }
+
+    fn method(self) -> &'static str {
+        if self.is_physical() { "physical" } else { "logical" }
+    }
+
+    fn target(self) -> &'static str {
+        if self == Way::PhysicalToS3 { "s3" } else { "local" }
+    }
+
+    /// The configuration that counts nothing, or the one that does.
+    fn configuration(self) -> &'static str {
+        if self == Way::LogicalCounted { "counting.yaml" } else { "regent.yaml" }
+    }
+}
+
 /// One way of backing up one flavour.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
     pub flavor: String,
-    pub method: &'static str,
+    pub way: &'static str,
+    /// Whether more was done than by hand.
+    pub counted: bool,
     pub runs: u32,
     /// What was read, and what was stored.
     pub plain_mb: f64,
@@ -55,9 +99,13 @@ pub async fn measure(flavors: &[DatabaseFlavor], load: Load) -> Result<Vec<Measu
     let mut all = Vec::new();
     for flavor in flavors {
         let bench = Bench::set(*flavor, load).await.with_context(|| format!("{flavor}"))?;
-        for method in ["logical", "physical"] {
-            let measured = bench.compare(method, load.runs).await;
-            all.push(measured.with_context(|| format!("{flavor}, {method}"))?);
+        for way in Way::ALL {
+            if way == Way::PhysicalToS3 && !has_aws().await {
+                progress("nothing by hand to compare S3 with: there is no `aws` here");
+                continue;
+            }
+            let measured = bench.compare(way, load.runs).await;
+            all.push(measured.with_context(|| format!("{flavor}, {}", way.name()))?);
         }
     }
     Ok(all)
@@ -69,7 +117,14 @@ struct Bench {
     server: Server,
     installation: Installation,
     agent: Process,
+    bucket: Bucket,
     place: tempfile::TempDir,
+}
+
+/// Whether the AWS command line can be called.
+async fn has_aws() -> bool {
+    let asked = Command::new("aws").arg("--version").output().await;
+    asked.is_ok_and(|output| output.status.success())
 }
 
 impl Bench {
@@ -87,17 +142,26 @@ impl Bench {
         let options = ServerOptions { read_only: false, extra, ..ServerOptions::default() };
         progress(&format!("{flavor}: starting a server, {} MB of data", load.megabytes));
         let server = set.start("db1", port, options).await?;
+        if flavor == DatabaseFlavor::Mysql {
+            let mut conn = server.connect().await?;
+            conn.query_drop("INSTALL PLUGIN clone SONAME 'mysql_clone.so'").await?;
+        }
         fill(&server, load.megabytes).await?;
         for (name, text) in [
             ("monitor", MONITOR.password),
             ("replication", REPLICATION.password),
             ("root", ROOT.password),
             ("token", TOKEN),
+            ("secret", SECRET_KEY),
         ] {
             std::fs::write(place.path().join(name), text)?;
         }
-        let config = configuration(&server, &installation, agent_port, place.path());
-        std::fs::write(place.path().join("regent.yaml"), config)?;
+        let bucket = Bucket::serve(&place.path().join("bucket")).await?;
+        let ground = Ground { server: &server, installation: &installation, agent_port };
+        for (way, checksums) in [(Way::LogicalCounted, "on"), (Way::Logical, "off")] {
+            let config = ground.configuration(&bucket, checksums, place.path());
+            std::fs::write(place.path().join(way.configuration()), config)?;
+        }
         let agent = Process::start(Launch {
             program: env!("CARGO_BIN_EXE_regent").into(),
             arguments: vec![
@@ -116,23 +180,24 @@ impl Bench {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), knock).await.context("no agent")?;
-        Ok(Bench { flavor, server, installation, agent, place })
+        Ok(Bench { flavor, server, installation, agent, bucket, place })
     }
 
-    async fn compare(&self, method: &'static str, runs: u32) -> Result<Measured> {
+    async fn compare(&self, way: Way, runs: u32) -> Result<Measured> {
         // What was never read comes from the disk; the first one pays for that, and does not count.
-        self.by_hand(method).await?;
+        self.by_hand(way).await?;
         let (mut by_hand, mut regent, mut peak) = (Vec::new(), Vec::new(), 0.0_f64);
         let mut manifest = Value::Null;
         for run in 1..=runs {
-            by_hand.push(self.by_hand(method).await?);
-            let (seconds, used, said) = self.regent(method).await?;
+            by_hand.push(self.by_hand(way).await?);
+            let (seconds, used, said) = self.regent(way).await?;
             regent.push(seconds);
             peak = peak.max(used);
             manifest = said;
             progress(&format!(
-                "{}, {method}, run {run}: {:.1} s by hand, {seconds:.1} s",
+                "{}, {}, run {run}: {:.1} s by hand, {seconds:.1} s",
                 self.flavor,
+                way.name(),
                 by_hand.last().copied().unwrap_or_default()
             ));
         }
@@ -144,13 +209,14 @@ impl Bench {
             plain_mb / median
         };
         let (hand, own) = (rate(by_hand), rate(regent));
-        let agent_peak_mb = match method {
-            "physical" => Some(peak_of(self.agent.id()).context("the agent is gone")?),
-            _ => None,
+        let agent_peak_mb = match way.is_physical() {
+            true => Some(peak_of(self.agent.id()).context("the agent is gone")?),
+            false => None,
         };
         Ok(Measured {
             flavor: self.flavor.to_string(),
-            method,
+            way: way.name(),
+            counted: way == Way::LogicalCounted,
             runs,
             plain_mb,
             stored_mb: bytes("bytes")?,
@@ -162,8 +228,8 @@ impl Bench {
         })
     }
 
-    /// As somebody would who has the tools and a shell; the file is on the disk in the end, as Regent's is.
-    async fn by_hand(&self, method: &str) -> Result<f64> {
+    /// As somebody would who has the tools and a shell; a file is on the disk in the end, as Regent's is.
+    async fn by_hand(&self, way: Way) -> Result<f64> {
         let (program, place) = (|name: &str| self.installation.program(name), self.place.path());
         let out = place.join("by-hand");
         let reach = format!(
@@ -176,7 +242,7 @@ impl Bench {
         };
         let dump = "--single-transaction --quick --hex-blob --routines --events --triggers \
                     --default-character-set=utf8mb4 --databases shop";
-        let source = match (self.flavor, method) {
+        let source = match (self.flavor, way.method()) {
             (DatabaseFlavor::Mysql, "logical") => {
                 client("mysqldump", &format!("--source-data=2 --set-gtid-purged=ON {dump}"))
             }
@@ -201,13 +267,23 @@ impl Bench {
         };
         let file = out.display();
         let script = format!(
-            "set -o pipefail; {{ {source}; }} | zstd -q -{LEVEL} -c | cat > {file} && sync {file}"
+            "set -o pipefail; {{ {source}; }} | zstd -q -{LEVEL} -c | {}",
+            match way {
+                Way::PhysicalToS3 => format!(
+                    "aws --endpoint-url {} s3 cp - s3://{BUCKET}/by-hand --expected-size 2000000000",
+                    self.bucket.endpoint()
+                ),
+                _ => format!("cat > {file} && sync {file}"),
+            }
         );
         let clock = Clock::start();
         let begun = clock.now().moment;
         let output = Command::new("bash")
             .args(["-c", &script])
             .env("MYSQL_PWD", ROOT.password)
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("AWS_DEFAULT_REGION", "us-east-1")
             .stdin(Stdio::null())
             .output()
             .await?;
@@ -218,18 +294,21 @@ impl Bench {
         for left in ["cloned", "work"] {
             let _ = std::fs::remove_dir_all(place.join(left));
         }
-        std::fs::remove_file(out)?;
+        match way {
+            Way::PhysicalToS3 => self.empty_bucket()?,
+            _ => std::fs::remove_file(out)?,
+        }
         Ok(seconds)
     }
 
     /// Seconds, the peak of its memory, and the manifest.
-    async fn regent(&self, method: &str) -> Result<(f64, f64, Value)> {
+    async fn regent(&self, way: Way) -> Result<(f64, f64, Value)> {
         let clock = Clock::start();
         let begun = clock.now().moment;
         let mut child = Command::new(env!("CARGO_BIN_EXE_regent"))
-            .args(["backup", "now", "shop", "--server", "db1", "--json", "--method", method])
-            .arg("--config")
-            .arg(self.place.path().join("regent.yaml"))
+            .args(["backup", "now", "shop", "--server", "db1", "--json"])
+            .args(["--method", way.method(), "--target", way.target(), "--config"])
+            .arg(self.place.path().join(way.configuration()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -241,8 +320,19 @@ impl Bench {
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr));
         }
-        std::fs::remove_dir_all(self.place.path().join("folder"))?;
+        match way {
+            Way::PhysicalToS3 => self.empty_bucket()?,
+            _ => std::fs::remove_dir_all(self.place.path().join("folder"))?,
+        }
         Ok((seconds, peak, serde_json::from_slice(&output.stdout)?))
+    }
+}
+
+impl Bench {
+    fn empty_bucket(&self) -> Result<()> {
+        let root = self.place.path().join("bucket");
+        std::fs::remove_dir_all(&root)?;
+        Ok(std::fs::create_dir_all(root.join(BUCKET))?)
     }
 }
 
@@ -265,13 +355,11 @@ fn peak_of(process: u32) -> Option<f64> {
     Some(kilobytes / 1024.0)
 }
 
-/// Fills a table, and leaves nothing of it in the binary log.
-async fn fill(server: &Server, megabytes: u64) -> Result<()> {
-    use mysql_async::prelude::Queryable;
+/// Fills a table.
+pub async fn fill(server: &Server, megabytes: u64) -> Result<()> {
     let mut conn = server.connect().await?;
     let mut statements = vec![
-        "SET SESSION sql_log_bin = 0".to_owned(),
-        "CREATE DATABASE shop".to_owned(),
+        "CREATE DATABASE IF NOT EXISTS shop".to_owned(),
         "CREATE TABLE shop.load_ (id INT AUTO_INCREMENT PRIMARY KEY, noise VARBINARY(500), \
          text VARCHAR(500))"
             .to_owned(),
@@ -280,9 +368,6 @@ async fn fill(server: &Server, megabytes: u64) -> Result<()> {
     ];
     for _ in 0..ROWS.ilog2() {
         statements.push("INSERT INTO shop.seed SELECT NULL FROM shop.seed".to_owned());
-    }
-    if server.flavor() == DatabaseFlavor::Mysql {
-        statements.push("INSTALL PLUGIN clone SONAME 'mysql_clone.so'".to_owned());
     }
     for statement in statements {
         conn.query_drop(statement).await?;
@@ -302,17 +387,13 @@ async fn fill(server: &Server, megabytes: u64) -> Result<()> {
     Ok(())
 }
 
-fn configuration(
-    server: &Server,
-    installation: &Installation,
-    agent_port: u16,
-    place: &Path,
-) -> String {
+/// The dump and copy programs, as the configuration names them.
+pub fn tools(flavor: DatabaseFlavor, installation: &Installation) -> String {
     let tool = |field: &str, name: &str| -> String {
         let path: PathBuf = installation.program(name);
         format!("{field}: {}", path.display())
     };
-    let tools = match server.flavor() {
+    match flavor {
         DatabaseFlavor::Mysql => {
             [tool("mysqldump", "mysqldump"), tool("mysql", "mysql")].join(", ")
         }
@@ -323,9 +404,20 @@ fn configuration(
             tool("mbstream", "mbstream"),
         ]
         .join(", "),
-    };
-    format!(
-        "watchers:
+    }
+}
+
+/// What is backed up, and by whom.
+struct Ground<'a> {
+    server: &'a Server,
+    installation: &'a Installation,
+    agent_port: u16,
+}
+
+impl Ground<'_> {
+    fn configuration(&self, bucket: &Bucket, checksums: &str, place: &Path) -> String {
+        format!(
+            "watchers:
   - {{ id: one, data_center: here, peer: 127.0.0.1:7401, api: 127.0.0.1:7400 }}
 clusters:
   - name: shop
@@ -338,15 +430,24 @@ clusters:
       monitor: {{ user: {monitor}, password_file: monitor }}
       replication: {{ user: {replication}, password_file: replication }}
     backups:
-      targets: [ {{ name: local, folder: folder }} ]
+      targets:
+        - {{ name: local, folder: folder }}
+        - name: s3
+          s3: {{ bucket: {BUCKET}, endpoint: '{endpoint}', region: us-east-1,
+                access_key: {ACCESS_KEY}, secret_key_file: secret }}
       compression: {LEVEL}
+      checksums: {checksums}
       account: {{ user: {root}, password_file: root }}
       tools: {{ {tools} }}
 ",
-        address = server.address(),
-        scratch = place.join("scratch").display(),
-        monitor = MONITOR.user,
-        replication = REPLICATION.user,
-        root = ROOT.user,
-    )
+            address = self.server.address(),
+            agent_port = self.agent_port,
+            scratch = place.join("scratch").display(),
+            monitor = MONITOR.user,
+            replication = REPLICATION.user,
+            endpoint = bucket.endpoint(),
+            root = ROOT.user,
+            tools = tools(self.server.flavor(), self.installation),
+        )
+    }
 }

@@ -82,7 +82,7 @@ async fn watch(
     lab: &mut Lab,
 ) -> Result<Calm> {
     progress(&format!("{flavor}: starting three data centers, {} ms apart", delay.as_millis()));
-    let stage = Stage::set(flavor, Some(lab.sites())).await?;
+    let stage = Stage::set(flavor, Some(lab.sites()), &[]).await?;
     let primary = stage.primary().await?;
     let mut shops = Shops::open(stage.cluster.sites(), Some(lab), 1);
     shops.write_on().await.context("nothing could be written")?;

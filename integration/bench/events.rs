@@ -10,6 +10,8 @@ use std::fmt;
 pub enum Event {
     /// The primary is killed as by a power cut (`kill -9`).
     Kill,
+    /// The same while a backup reads one of the replicas, on the same machine.
+    KillDuringBackup,
     /// The primary's role is moved on request.
     Switchover,
     /// The primary's process stops to run and keeps its sockets.
@@ -39,7 +41,7 @@ impl Event {
     /// What it is for the lab; a switchover is no fault.
     pub fn fault(self) -> Option<Fault> {
         match self {
-            Event::Kill => Some(Fault::Kill),
+            Event::Kill | Event::KillDuringBackup => Some(Fault::Kill),
             Event::Switchover => None,
             Event::Hang => Some(Fault::Hang),
             Event::Drop => Some(Fault::Drop),
@@ -50,14 +52,14 @@ impl Event {
 
     /// Whether it takes more than processes on loopback.
     pub fn needs_lab(self) -> bool {
-        !matches!(self, Event::Kill | Event::Switchover)
+        !matches!(self, Event::Kill | Event::KillDuringBackup | Event::Switchover)
     }
 
     /// What is aimed at.
     pub fn target(self) -> Target {
         let (median_ms, worst_ms) = match self {
             Event::Switchover => (200.0, 200.0),
-            Event::Kill => (1_000.0, 1_000.0),
+            Event::Kill | Event::KillDuringBackup => (1_000.0, 1_000.0),
             Event::Hang | Event::Drop => (3_000.0, 4_000.0),
             Event::DataCenter => (4_000.0, 5_000.0),
             Event::Replication => (5_000.0, 6_000.0),
@@ -70,6 +72,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Event::Kill => "kill",
+            Event::KillDuringBackup => "kill during a backup",
             Event::Switchover => "switchover",
             Event::Hang => "hang",
             Event::Drop => "drop",

@@ -1,5 +1,6 @@
 //! Failovers and switchovers under write load.
 
+use crate::beside::Beside;
 use crate::checks::{self, Ledger};
 use crate::events::Event;
 use crate::report::progress;
@@ -121,7 +122,7 @@ async fn campaign(
     let sites = lab.as_ref().map(|lab| lab.sites());
     let mut campaign = Campaign {
         flavor,
-        stage: Stage::set(flavor, sites).await?,
+        stage: Stage::set(flavor, sites, events).await?,
         lab,
         clock: Clock::start(),
         next_client: 1,
@@ -168,6 +169,10 @@ impl Campaign<'_> {
         let last_event = self.stage.last_event().await?;
         let former = self.stage.primary().await?;
         let sites = self.stage.cluster.sites();
+        let backup = match event {
+            Event::KillDuringBackup => Some(Beside::begin(&self.stage.cluster).await?),
+            _ => None,
+        };
         let mut shops = Shops::open(sites, self.lab.as_deref(), self.next_client);
         self.next_client += CLIENTS;
         shops.write_on().await.context("nothing could be written before the event")?;
@@ -193,6 +198,9 @@ impl Campaign<'_> {
         }
         sleep(WINDOW).await;
         let outage = shops.longest_gap();
+        if let Some(backup) = backup {
+            problems.extend(backup.end().await.err().map(|error| error.to_string()));
+        }
         let mut reports = shops.close().await;
         reports.extend(Shops(apart).close().await);
         if early_errors > 0 {
@@ -269,7 +277,9 @@ impl Campaign<'_> {
         if let Some(fault) = event.fault() {
             fault.end(self.lab.as_deref_mut(), &mut self.stage.cluster, former).await?;
             let server = self.stage.cluster.server(former).context("no such server")?;
-            if event == Event::Kill && server.is_writable().await? {
+            if matches!(event, Event::Kill | Event::KillDuringBackup)
+                && server.is_writable().await?
+            {
                 run.problems.push(format!("{former} came back writable"));
             }
         }

@@ -33,7 +33,7 @@ pub async fn measure(flavors: &[DatabaseFlavor], seconds: u64) -> Result<Vec<Usa
     let mut all = Vec::new();
     for flavor in flavors {
         progress(&format!("{flavor}: starting three servers, three watchers and a proxy"));
-        let stage = Stage::set(*flavor, None).await?;
+        let stage = Stage::set(*flavor, None, &[]).await?;
         tokio::time::sleep(SETTLE).await;
         progress(&format!("{flavor}: watching for {seconds} s"));
         let clock = Clock::start();

@@ -1,6 +1,8 @@
 //! Measures Regent on real servers, as the clients of its proxy see it: `scripts/bench`.
 
 mod backup;
+mod beside;
+mod bucket;
 mod calm;
 mod checks;
 mod events;

@@ -87,7 +87,8 @@ pub fn backups(measured: &[backup::Measured], as_json: bool) -> Result<bool> {
     let frugal = |one: &backup::Measured| {
         one.regent_peak_mb <= MOST_MB && one.agent_peak_mb.is_none_or(|peak| peak <= MOST_MB)
     };
-    let good = measured.iter().all(|one| one.ratio >= LEAST_RATIO && frugal(one));
+    let fast = |one: &backup::Measured| one.counted || one.ratio >= LEAST_RATIO;
+    let good = measured.iter().all(|one| fast(one) && frugal(one));
     let mut out = std::io::stdout();
     if as_json {
         writeln!(out, "{}", json!({ "good": good, "backups": measured }))?;
@@ -95,7 +96,7 @@ pub fn backups(measured: &[backup::Measured], as_json: bool) -> Result<bool> {
     }
     let mut table = table(&[
         "flavour",
-        "method",
+        "backup",
         "runs",
         "read MB",
         "stored MB",
@@ -108,7 +109,7 @@ pub fn backups(measured: &[backup::Measured], as_json: bool) -> Result<bool> {
     for one in measured {
         table.add_row(vec![
             one.flavor.clone(),
-            one.method.to_owned(),
+            one.way.to_owned(),
             one.runs.to_string(),
             format!("{:.0}", one.plain_mb),
             format!("{:.0}", one.stored_mb),

@@ -1,5 +1,7 @@
 //! The cluster that is measured, and what is asked of its watchers.
 
+use crate::events::Event;
+use crate::{backup, beside};
 use anyhow::{Context, Result, bail};
 use regent::api::client::Client;
 use regent::api::types::{
@@ -21,16 +23,30 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts everything and waits until it serves.
-    pub async fn set(flavor: DatabaseFlavor, sites: Option<Sites>) -> Result<Stage> {
+    /// Starts everything that these events take, and waits until it serves.
+    pub async fn set(
+        flavor: DatabaseFlavor,
+        sites: Option<Sites>,
+        events: &[Event],
+    ) -> Result<Stage> {
         let program = Some(env!("CARGO_BIN_EXE_regent").into());
         let rules = Some(rules());
         let options = ClusterOptions { program, sites, rules, ..ClusterOptions::new(flavor) };
         let mut cluster = Cluster::start_servers(&options).await?;
+        let backed_up = events.contains(&Event::KillDuringBackup);
+        if backed_up {
+            beside::configure(&cluster, flavor)?;
+        }
         cluster.start_regent()?;
         let client = Client::new(cluster.urls())?;
-        let stage = Stage { cluster, client };
+        let mut stage = Stage { cluster, client };
         stage.wait_until_healthy(Duration::from_secs(30)).await?;
+        if backed_up {
+            let primary = stage.primary().await?;
+            let primary = stage.cluster.server(&primary).context("an unknown primary")?;
+            backup::fill(primary, beside::MEGABYTES).await?;
+            stage.wait_until_healthy(Duration::from_secs(120)).await?;
+        }
         Ok(stage)
     }
 
