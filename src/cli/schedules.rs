@@ -42,12 +42,32 @@ pub fn lines(schedules: &[ScheduleView], width: u16) -> String {
 fn running(run: &RunView) -> String {
     let (slot, attempt) = (run.slot, run.attempt);
     match (&run.watcher, &run.server) {
-        (Some(watcher), Some(server)) => format!(
-            "{watcher} makes that of {slot} from {server}, attempt {attempt}, {} stored",
-            amount(run.bytes)
-        ),
+        (Some(watcher), Some(server)) => {
+            let so_far = so_far(run);
+            format!("{watcher} makes that of {slot} from {server}, attempt {attempt}, {so_far}")
+        }
         _ => format!("that of {slot} waits after attempt {attempt}: {}", run.why),
     }
+}
+
+/// How far a run is, and when it ends if that can be told.
+fn so_far(run: &RunView) -> String {
+    let mut text = format!("{} stored", amount(run.bytes));
+    if run.read_bytes > 0 {
+        let of = run.expected_bytes.map(|all| format!(" of about {}", amount(all)));
+        let (read, rate) = (amount(run.read_bytes), amount(run.bytes_per_second));
+        text.push_str(&format!(", {read}{} read, {rate}/s", of.unwrap_or_default()));
+    }
+    if let Some(left) = run.left_seconds {
+        text.push_str(&format!(", about {}:{:02} left", left / 60, left % 60));
+    }
+    if run.spooled_bytes > 0 {
+        text.push_str(&format!(", {} in the spool", amount(run.spooled_bytes)));
+    }
+    if !run.trouble.is_empty() {
+        text.push_str(&format!("; the target {}", run.trouble));
+    }
+    text
 }
 
 fn ended(ended: &EndedView) -> String {

@@ -62,6 +62,8 @@ struct BackupMetrics {
     bytes: IntGaugeVec,
     failures: IntGaugeVec,
     running: IntGaugeVec,
+    /// How far the run that goes on is, in the order of what is told of it.
+    progress: [IntGaugeVec; 6],
 }
 
 #[derive(Default)]
@@ -281,12 +283,21 @@ impl BackupMetrics {
             bytes: gauges("backup_stored_bytes", "Stored by the run that goes on, or the last one"),
             failures: gauges("backup_failures", "Runs that failed since one succeeded"),
             running: gauges("backup_running", "1 while a backup is made"),
+            progress: [
+                gauges("backup_read_bytes", "Read by the run that goes on"),
+                gauges("backup_expected_bytes", "About how many it will read"),
+                gauges("backup_rate_bytes_per_second", "Read a second by the run that goes on"),
+                gauges("backup_left_seconds", "About how long the run still takes"),
+                gauges("backup_spooled_bytes", "In the spool, not taken by the target yet"),
+                gauges("backup_target_troubled", "1 while the target does not do what it is asked"),
+            ],
         }
     }
 
     fn reset(&self) {
         self.success.reset();
-        for gauges in [&self.bytes, &self.failures, &self.running] {
+        let others = [&self.bytes, &self.failures, &self.running];
+        for gauges in others.into_iter().chain(&self.progress) {
             gauges.reset();
         }
     }
@@ -304,6 +315,21 @@ impl BackupMetrics {
         }
         if let Some(bytes) = running.map(|run| run.bytes).or(last.map(|last| last.bytes)) {
             self.bytes.with_label_values(&labels).set(signed(bytes));
+        }
+        // Nobody should average over runs that are over.
+        let Some(run) = running else { return };
+        let told = [
+            Some(run.read_bytes),
+            run.expected_bytes,
+            Some(run.bytes_per_second),
+            run.left_seconds,
+            Some(run.spooled_bytes),
+            Some(u64::from(!run.trouble.is_empty())),
+        ];
+        for (gauges, told) in self.progress.iter().zip(told) {
+            if let Some(number) = told {
+                gauges.with_label_values(&labels).set(signed(number));
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::decision::backup::choice::{choose, must_yield};
 use crate::decision::backup::declared::Declared;
 use crate::decision::backup::duty::{Duty, Watch, forgotten, outlook};
 use crate::decision::backup::maker::{self, Watchers};
+use crate::decision::backup::reached::Reached;
 use crate::decision::backup::runs::{Attempt, Change, Run, Runs};
 use crate::decision::backup::schedule::{Owner, Slot};
 use crate::decision::backup::shown::{self, Known, ScheduleView};
@@ -38,8 +39,8 @@ pub(super) struct Backups {
     /// Whether a run went on when they were looked at last.
     open: bool,
     watch: Watch,
-    /// Bytes that open runs have stored, and when the account was told.
-    stored: BTreeMap<ScheduleName, (Attempt, u64)>,
+    /// How far open runs are, and when the account was told.
+    reached: BTreeMap<ScheduleName, (Attempt, Reached)>,
     noted: Moment,
     /// Attempts that ended, until the account says so.
     ended: BTreeMap<ScheduleName, (Attempt, BackupEnd)>,
@@ -74,7 +75,7 @@ impl Backups {
                 proposed: 0,
                 open: false,
                 watch: Watch::default(),
-                stored: BTreeMap::new(),
+                reached: BTreeMap::new(),
                 noted: now,
                 ended: BTreeMap::new(),
                 waiting: BTreeMap::new(),
@@ -109,7 +110,9 @@ impl Backups {
         match &said.word {
             BackupWord::Ready => true,
             BackupWord::Stored(bytes) => {
-                self.stored.insert(name.clone(), (said.attempt.clone(), *bytes));
+                let bare = || Reached { stored: *bytes, ..Reached::default() };
+                let reached = said.reached.clone().unwrap_or_else(bare);
+                self.reached.insert(name.clone(), (said.attempt.clone(), reached));
                 true
             }
             BackupWord::Ended(end) => {
@@ -135,8 +138,11 @@ impl Backups {
         }
         if now.moment.since(self.noted) >= NOTED {
             self.noted = now.moment;
-            let stored = self.stored.values().cloned();
-            changes.extend(stored.map(|(attempt, bytes)| Change::Progress { attempt, bytes }));
+            let reached = self.reached.values();
+            changes.extend(reached.map(|(attempt, reached)| Change::Progress {
+                attempt: attempt.clone(),
+                bytes: reached.stored,
+            }));
         }
         changes
     }
@@ -148,7 +154,7 @@ impl Backups {
             open.and_then(|run| run.running(&attempt.schedule))
                 .is_some_and(|(newest, ..)| newest == *attempt)
         };
-        self.stored.retain(|_, (attempt, _)| running(attempt));
+        self.reached.retain(|_, (attempt, _)| running(attempt));
         self.ended.retain(|_, (attempt, _)| running(attempt));
     }
 
@@ -330,7 +336,7 @@ impl Watcher {
         let runs = &self.state.clusters.get(&said.cluster)?.backups;
         let backups = self.leading.as_mut()?.backups.get_mut(&said.cluster)?;
         let goes_on = backups.hear(now, runs, from, &said);
-        goes_on.then_some(BackupMessage { word: BackupWord::GoOn, ..said })
+        goes_on.then_some(BackupMessage { word: BackupWord::GoOn, reached: None, ..said })
     }
 
     /// The schedules of a cluster as people see them.
@@ -345,13 +351,13 @@ impl Watcher {
         };
         let none = Runs::default();
         let runs = self.state.clusters.get(name).map_or(&none, |state| &state.backups);
-        let (mut stored, mut waiting) = (BTreeMap::new(), BTreeMap::new());
+        let (mut reached, mut waiting) = (BTreeMap::new(), BTreeMap::new());
         if let Some(backups) = leading.backups.get(name) {
-            let bytes = backups.stored.iter().map(|(name, (_, bytes))| (name.clone(), *bytes));
-            stored.extend(bytes);
+            let so_far = backups.reached.iter();
+            reached.extend(so_far.map(|(name, (_, reached))| (name.clone(), reached.clone())));
             waiting.clone_from(&backups.waiting);
         }
-        let known = Known { stored: &stored, waiting: &waiting };
+        let known = Known { reached: &reached, waiting: &waiting };
         shown::schedules(name, declared, runs, known, now.wall)
     }
 

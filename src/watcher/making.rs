@@ -11,6 +11,7 @@ use super::machine::Watcher;
 use crate::clock::Moment;
 use crate::decision::backup::duty::{BEAT, TRUSTED};
 use crate::decision::backup::names::BackupId;
+use crate::decision::backup::reached::Reached;
 use crate::decision::backup::runs::{Attempt, Outcome};
 use crate::decision::cluster::State;
 use crate::decision::topology::{ClusterName, ScheduleName, ServerName, WatcherName};
@@ -68,8 +69,8 @@ pub struct BackupNews {
 /// What is said of an attempt by whoever makes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackupSaid {
-    /// So many bytes are stored.
-    Stored(u64),
+    /// It is so far.
+    Reached(Reached),
     /// It ended.
     Ended(BackupEnd),
 }
@@ -110,6 +111,9 @@ pub struct BackupMessage {
     pub sent: Moment,
     /// What is said.
     pub word: BackupWord,
+    /// How far it is, beside the bytes stored: older watchers neither send nor read that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
 }
 
 /// See [`BackupMessage`].
@@ -148,8 +152,8 @@ struct Mine {
 enum Stage {
     /// The leader has not confirmed it yet.
     Ready,
-    /// So many bytes are stored.
-    Running(u64),
+    /// It is so far.
+    Running(Reached),
     /// It ended, and the account does not say so yet.
     Ended(BackupEnd),
     /// It was given up here.
@@ -210,14 +214,14 @@ impl Making {
         let mine = self.mine.get_mut(&key).filter(|mine| mine.attempt == attempt);
         match (mine, said) {
             (Some(mine), said) if matches!(mine.stage, Stage::Running(_)) => match said {
-                BackupSaid::Stored(bytes) => mine.stage = Stage::Running(bytes),
+                BackupSaid::Reached(reached) => mine.stage = Stage::Running(reached),
                 BackupSaid::Ended(end) => {
                     mine.stage = Stage::Ended(end);
                     mine.report = now;
                 }
             },
             (_, BackupSaid::Ended(end)) => self.left.extend(Left::of(cluster, attempt, end)),
-            (_, BackupSaid::Stored(_)) => {}
+            (_, BackupSaid::Reached(_)) => {}
         }
     }
 
@@ -236,7 +240,7 @@ impl Making {
         mine.until = mine.until.max(sent.min(now) + TRUSTED);
         let begins = matches!(mine.stage, Stage::Ready) && now < mine.until;
         if begins {
-            mine.stage = Stage::Running(0);
+            mine.stage = Stage::Running(Reached::default());
         }
         begins
     }
@@ -245,6 +249,7 @@ impl Making {
     fn due(&mut self, now: Moment) -> (Vec<BackupMessage>, Vec<BackupOrder>) {
         let (mut messages, mut orders) = (Vec::new(), Vec::new());
         for ((cluster, _), mine) in &mut self.mine {
+            let mut reached = None;
             let word = match &mine.stage {
                 Stage::Over => continue,
                 Stage::Ended(end) => BackupWord::Ended(end.clone()),
@@ -257,12 +262,15 @@ impl Making {
                     continue;
                 }
                 Stage::Ready => BackupWord::Ready,
-                Stage::Running(bytes) => BackupWord::Stored(*bytes),
+                Stage::Running(so_far) => {
+                    reached = Some(so_far.clone());
+                    BackupWord::Stored(so_far.stored)
+                }
             };
             if now >= mine.report {
                 mine.report = now + BEAT;
                 let (cluster, attempt) = (cluster.clone(), mine.attempt.clone());
-                messages.push(BackupMessage { cluster, attempt, sent: now, word });
+                messages.push(BackupMessage { cluster, attempt, sent: now, word, reached });
             }
         }
         (messages, orders)

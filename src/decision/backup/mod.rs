@@ -15,6 +15,7 @@ pub mod names;
 pub mod parts;
 pub mod proof;
 pub mod proving;
+pub mod reached;
 pub mod retention;
 pub mod runs;
 pub mod schedule;

@@ -4,6 +4,7 @@ use super::choice::Choice;
 use super::declared::Declared;
 use super::duty::outlook;
 use super::names::BackupId;
+use super::reached::Reached;
 use super::runs::{Account, Ended, Outcome, Run, RunState, Runs};
 use super::schedule::{Owner, Slot};
 use crate::clock::WallTime;
@@ -59,6 +60,24 @@ pub struct RunView {
     pub since: WallTime,
     /// Bytes stored so far.
     pub bytes: u64,
+    /// Bytes read so far, before they were compressed.
+    #[serde(default)]
+    pub read_bytes: u64,
+    /// About how many there will be, where that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_bytes: Option<u64>,
+    /// Bytes read a second since it began.
+    #[serde(default)]
+    pub bytes_per_second: u64,
+    /// About how long it still takes, where that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_seconds: Option<u64>,
+    /// Bytes in the spool that the target has not taken yet.
+    #[serde(default)]
+    pub spooled_bytes: u64,
+    /// What the target does not do now.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
     /// Why the last attempt ended, while the next one is waited for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
@@ -87,8 +106,8 @@ pub struct EndedView {
 /// What the leader knows besides the account.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
-    /// Bytes that open runs have stored by now.
-    pub stored: &'a BTreeMap<ScheduleName, u64>,
+    /// How far open runs are.
+    pub reached: &'a BTreeMap<ScheduleName, Reached>,
     /// Why due runs do not begin.
     pub waiting: &'a BTreeMap<ScheduleName, String>,
 }
@@ -107,14 +126,14 @@ pub fn schedules(
         let owner = Owner { cluster, schedule: &declared.name };
         let outlook = outlook(owner, &declared.schedule, account, now);
         let run = account.open.as_ref();
-        let stored = known.stored.get(&declared.name).copied().unwrap_or_default();
+        let reached = known.reached.get(&declared.name).cloned().unwrap_or_default();
         let next = outlook.due.filter(|_| run.is_none()).or(outlook.next);
         let done = |ended: &&Ended| matches!(ended.outcome, Outcome::Done { .. });
         ScheduleView {
             name: declared.name.clone(),
             says: declared.schedule.to_string(),
             next: next.map(|next| next.begins),
-            run: run.map(|run| RunView::of(run, stored)),
+            run: run.map(|run| RunView::of(run, reached)),
             last: account.ended.back().map(EndedView::of),
             last_success: account.ended.iter().rev().find(done).map(EndedView::of),
             failures: account.ended.iter().rev().take_while(|ended| !done(ended)).count(),
@@ -137,16 +156,33 @@ pub fn sources(choice: &Choice) -> Vec<CandidateView> {
 }
 
 impl RunView {
-    fn of(run: &Run, stored: u64) -> RunView {
+    fn of(run: &Run, reached: Reached) -> RunView {
         let (state, watcher, server, since, bytes, why) = match &run.state {
             RunState::Running { watcher, server, since, bytes, .. } => {
                 let (watcher, server) = (Some(watcher.clone()), Some(server.clone()));
-                ("running", watcher, server, *since, stored.max(*bytes), String::new())
+                ("running", watcher, server, *since, reached.stored.max(*bytes), String::new())
             }
             RunState::Waiting { why, since, .. } => ("waiting", None, None, *since, 0, why.clone()),
         };
         let (slot, attempt, state) = (run.slot, run.attempt, state.to_owned());
-        RunView { slot, attempt, state, watcher, server, since, bytes, why }
+        let left_seconds = reached.left().map(|left| left.as_secs());
+        let Reached { read, expected, rate, spooled, trouble, .. } = reached;
+        RunView {
+            slot,
+            attempt,
+            state,
+            watcher,
+            server,
+            since,
+            bytes,
+            read_bytes: read,
+            expected_bytes: expected,
+            bytes_per_second: rate,
+            left_seconds,
+            spooled_bytes: spooled,
+            trouble,
+            why,
+        }
     }
 }
 

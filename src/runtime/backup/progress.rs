@@ -2,6 +2,7 @@
 
 use super::target::TargetError;
 use crate::clock::WallTime;
+use crate::decision::backup::reached::Reached as Far;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -71,6 +72,22 @@ impl Progress {
         let left = self.total?.checked_sub(self.plain).filter(|left| *left > 0)?;
         let rate = self.rate(elapsed);
         (rate > 1.0).then(|| Duration::try_from_secs_f64(left as f64 / rate).ok()).flatten()
+    }
+
+    /// What the leader is told of a backup that goes to one target.
+    pub(super) fn reached(&self, elapsed: Duration) -> Far {
+        let target = self.targets.first();
+        let trouble = target.and_then(|target| target.trouble.as_ref());
+        let far = Far {
+            stored: self.stored,
+            read: self.plain,
+            expected: self.total,
+            rate: self.rate(elapsed) as u64,
+            spooled: target.map_or(0, |target| target.spooled),
+            trouble: String::new(),
+        };
+        let said = |it: &Trouble| format!("since {}: {}", it.since, it.what);
+        far.troubled_by(&trouble.map(said).unwrap_or_default())
     }
 
     fn least_stored(&self) -> Option<u64> {

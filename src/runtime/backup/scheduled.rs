@@ -20,10 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
-/// Between two words on how much is stored.
+/// Between two words on how far a backup is.
 const SHOWN_EVERY: Duration = Duration::from_secs(1);
 
 /// Characters told of why an attempt failed.
@@ -170,7 +170,7 @@ impl Work {
         let security = self.shared.security.as_ref();
         let agent = agent_for(backups.method, security, cluster, &source.server.name)?;
         let progress = watch::Sender::new(Progress::default());
-        let shown = tokio::spawn(self.show(progress.subscribe()));
+        let shown = AbortOnDropHandle::new(tokio::spawn(self.show(progress.subscribe())));
         let order = Order {
             cluster,
             backups,
@@ -181,7 +181,7 @@ impl Work {
             run: Some(&self.attempt),
         };
         let taken = take(&order, &progress, broken_off.cancelled()).await;
-        shown.abort();
+        drop(shown);
         let manifest = taken?.manifest;
         Ok(BackupEnd::Made { backup: manifest.id, bytes: manifest.bytes })
     }
@@ -200,13 +200,16 @@ impl Work {
         Ok(found)
     }
 
-    /// Tells the watcher now and then how much is stored.
+    /// Tells the watcher now and then how far it is.
     fn show(&self, mut progress: watch::Receiver<Progress>) -> impl Future<Output = ()> + use<> {
         let inbox = self.shared.inbox.clone();
         let (cluster, attempt) = (self.cluster.clone(), self.attempt.clone());
+        let clock = self.shared.clock;
+        let begun = clock.now().moment;
         async move {
             while progress.changed().await.is_ok() {
-                let said = BackupSaid::Stored(progress.borrow_and_update().stored);
+                let elapsed = clock.now().moment.since(begun);
+                let said = BackupSaid::Reached(progress.borrow_and_update().reached(elapsed));
                 let (cluster, attempt) = (cluster.clone(), attempt.clone());
                 // What cannot be told now is told by the next news.
                 let _ = inbox.try_send(Input::Backup(BackupNews { cluster, attempt, said }));
