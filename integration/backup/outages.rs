@@ -2,6 +2,7 @@
 
 use crate::bucket::files_below;
 use crate::faulty::Mood;
+use crate::small::Small;
 use crate::stage::{Ended, Mariadb, Mysql, Stage, ended, sums};
 use regent::demo::servers::DatabaseFlavor;
 use std::process::{Child, Stdio};
@@ -152,4 +153,50 @@ async fn a_full_spool_makes_the_dump_wait() {
     stage.bucket.bring_back().await;
     let id = end_of(child).await.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(stage.regent(&["verify", "shop", &id]).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_spool_makes_the_dump_wait() {
+    let Some(mut stage) = Stage::set(Mysql).await else { return };
+    stage.fill_more(2).await;
+    let Some(_small) = Small::mount(stage.file("spool"), "7m") else { return };
+    let spool = "      spool: { folder: spool, limit: 100MiB }\n      give_up_after: 5m\n";
+    stage.configure(spool, &stage.halved_dump());
+    let child = begun(&stage).await;
+    stage.bucket.take_away().await;
+    go(&stage);
+    until("a part is spooled", || spooled(&stage).len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(spooled(&stage).len(), 1, "a second one does not fit on that disk");
+    assert!(!stage.file("dumped").exists(), "nobody has room for the rest of the dump");
+    stage.bucket.bring_back().await;
+    let id = end_of(child).await.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(stage.regent(&["verify", "shop", &id]).await.code, 0);
+    assert_eq!(spooled(&stage), Vec::<String>::new());
+}
+
+/// As [`a_dump_goes_on_while_s3_is_gone_and_all_of_it_arrives`], for as long as `scripts/soak` says, and with limits
+/// as they are by themselves.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes half an hour: scripts/soak"]
+async fn s3_is_gone_for_long() {
+    let minutes = std::env::var("REGENT_SOAK_MINUTES").ok().and_then(|text| text.parse().ok());
+    let away = Duration::from_secs(60 * minutes.unwrap_or(30));
+    let Some(mut stage) = Stage::set(Mysql).await else { return };
+    stage.fill_more(1).await;
+    stage.configure(SPOOL, &stage.halved_dump());
+    let before = sums(&stage.replica).await;
+    let child = begun(&stage).await;
+    stage.bucket.take_away().await;
+    go(&stage);
+    until("the dump ends without S3", || stage.file("dumped").exists()).await;
+    tokio::time::sleep(away).await;
+    stage.bucket.bring_back().await;
+    let ended = end_of(child).await;
+    println!("{}", ended.stderr.lines().last().unwrap_or_default());
+    let id = ended.json()["id"].as_str().unwrap().to_owned();
+    let proof = stage.regent(&["verify", "shop", &id, "--restore"]).await;
+    assert_eq!(proof.code, 0, "{}", proof.stderr);
+    assert_eq!(sums(&stage.replica).await, before);
+    assert_eq!(files_below(&stage.file("spool")), Vec::<String>::new());
 }

@@ -1,36 +1,12 @@
 //! One dump to several targets, and what S3 is asked for beside keeping it.
 
 use crate::bucket::{ACCESS_KEY, files_below};
+use crate::small::Small;
 use crate::stage::{Mariadb, Mysql, Stage};
 use regent::clock::Clock;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// A small file system of its own; none where mounting is not allowed.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: PathBuf, size: &str) -> Option<Small> {
-        std::fs::create_dir_all(&at).unwrap();
-        let options = format!("size={size}");
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&at);
-        let ended = command.output().ok()?;
-        if ended.status.success() {
-            return Some(Small(at));
-        }
-        let why = String::from_utf8_lossy(&ended.stderr);
-        eprintln!("skipped: no file system can be mounted here: {}", why.trim());
-        None
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_dump_goes_to_all_targets() {
