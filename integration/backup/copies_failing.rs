@@ -4,12 +4,11 @@ use crate::beside::{Declared, instead};
 use crate::bucket::files_below;
 use crate::physical::with_clone;
 use crate::stage::{Ended, Mariadb, Mysql, Stage, ended};
-use mysql_async::prelude::Queryable;
 use regent::demo::lab::Volume;
 use regent::demo::ports::free_ports;
 use regent::demo::servers::DatabaseFlavor;
 use rustix::process::{Pid, Signal, kill_process};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use tokio::io::copy_bidirectional;
@@ -56,10 +55,10 @@ fn halting(stage: &Stage, declared: &mut Declared) -> PathBuf {
         Mysql => ("tar", "/bin/tar".to_owned()),
         Mariadb => ("mariadb-backup", stage.program("mariadb-backup").display().to_string()),
     };
-    let go = stage.file("go").display().to_string();
+    let [half, go] = ["half", "go"].map(|name| stage.file(name).display().to_string());
     let script = format!(
         "[ \"$1\" = --version ] && exec {real} --version\n\
-         {real} \"$@\" | (head -c 8000000; while [ ! -e {go} ]; do sleep 0.05; done; cat)\n\
+         {real} \"$@\" | (head -c 8000000; echo > {half}; while [ ! -e {go} ]; do sleep 0.05; done; cat)\n\
          exit ${{PIPESTATUS[0]}}"
     );
     let programs = instead(stage, name, &script);
@@ -67,17 +66,23 @@ fn halting(stage: &Stage, declared: &mut Declared) -> PathBuf {
     programs
 }
 
-/// Begins a CLONE that waits for a lock, in the server that is copied.
-async fn hold_clones_up(stage: &Stage) -> mysql_async::Conn {
-    let mut conn = stage.replica.connect().await.unwrap();
-    conn.query_drop("SET GLOBAL clone_block_ddl = ON").await.unwrap();
-    conn.query_drop("LOCK INSTANCE FOR BACKUP").await.unwrap();
-    conn
+/// Waits until that is there, looking as often as it can.
+async fn until_there(path: &Path) {
+    for _ in 0..30_000 {
+        if path.exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{} never came", path.display());
 }
 
-async fn until_cloning(stage: &Stage) {
-    let question = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'CLONE %'";
-    stage.replica.wait_for(question, 1).await.unwrap();
+/// What is there as soon as a copy is under way.
+fn under_way(stage: &Stage, declared: &Declared) -> PathBuf {
+    match stage.flavor {
+        Mysql => declared.scratch.join("clone"),
+        Mariadb => stage.file("half"),
+    }
 }
 
 async fn a_server_that_dies_while_it_is_copied_leaves_no_backup(flavor: DatabaseFlavor) {
@@ -87,29 +92,21 @@ async fn a_server_that_dies_while_it_is_copied_leaves_no_backup(flavor: Database
     declared.configure(&stage);
     with_clone(&stage).await;
     let agent = declared.start(&stage, Some(&programs)).await;
-    let child = if flavor == Mysql {
-        let _held = hold_clones_up(&stage).await;
-        let child = begin(&stage);
-        until_cloning(&stage).await;
-        stage.replica.kill9();
-        child
-    } else {
-        let child = begin(&stage);
-        stage.bucket.until_a_part_came().await;
-        stage.replica.kill9();
-        child
-    };
+    let child = begin(&stage);
+    until_there(&under_way(&stage, &declared)).await;
+    stage.replica.kill9();
     std::fs::write(stage.file("go"), "").unwrap();
     end(child).await.refused(1, "the agent of db2: ");
     nothing_is_left(&stage, &declared).await;
 
     stage.replica.restart().await.unwrap();
+    stage.replica.follow(&stage.primary).await.unwrap();
     let taken = stage.regent(&NOW).await;
     assert_eq!(taken.code, 0, "{}{}", taken.stderr, agent.said());
 }
 
 async fn a_full_disk_beside_the_server_leaves_no_backup(flavor: DatabaseFlavor) {
-    let Some(stage) = Stage::set(flavor).await else { return };
+    let Some(mut stage) = Stage::set(flavor).await else { return };
     let mut declared = Declared::new(&stage);
     let place = stage.file("small");
     let Ok(volume) = Volume::mount(&stage.file("small.disk"), &place, 500) else {
@@ -122,11 +119,11 @@ async fn a_full_disk_beside_the_server_leaves_no_backup(flavor: DatabaseFlavor) 
     let agent = declared.start(&stage, None).await;
     let failed = if flavor == Mysql {
         // There is room when the copy begins, and none any more when it goes on.
-        let held = hold_clones_up(&stage).await;
         let child = begin(&stage);
-        until_cloning(&stage).await;
+        until_there(&under_way(&stage, &declared)).await;
+        stage.replica.stop_hang().unwrap();
         volume.fill().unwrap();
-        drop(held);
+        stage.replica.resume().unwrap();
         end(child).await
     } else {
         volume.fill().unwrap();
@@ -180,7 +177,7 @@ async fn an_agent_that_hangs_is_given_up() {
     declared.configure(&stage);
     let agent = declared.start(&stage, Some(&programs)).await;
     let child = begin(&stage);
-    stage.bucket.until_a_part_came().await;
+    until_there(&under_way(&stage, &declared)).await;
     let process = Pid::from_child(&agent.child);
     kill_process(process, Signal::STOP).unwrap();
     end(child).await.refused(1, "the agent of db2: it sent nothing for ");
