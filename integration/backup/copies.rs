@@ -1,12 +1,13 @@
 //! Copies of a server's files: proven by a restore, and brought to a moment.
 
-use crate::archiver::{Archiver, SOON, executed, until_archived};
+use crate::archiver::{Archiver, SOON, executed, segments, until_archived};
 use crate::beside::{Agent, Declared, instead};
 use crate::binlogs::{live, one, position};
 use crate::bucket::files_below;
 use crate::physical::{with_clone, writes};
 use crate::proofs::{entry, prove, verify};
 use crate::stage::{Ended, Mariadb, Mysql, Stage, sums};
+use regent::demo::lab::Volume;
 use regent::demo::servers::DatabaseFlavor;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -141,6 +142,8 @@ async fn files_are_brought_to_the_moment_before_a_table_was_dropped(flavor: Data
     let writing = writes(&stage.primary).await;
     let manifest = take(&stage, &[]).await;
     writing.end().await;
+    // Of a CLONE only its bounds are known.
+    assert_eq!(manifest["at_most"].is_string(), flavor == Mysql, "{manifest}");
     live(&stage).await;
     let (before, held) = (sums(&stage.primary).await, executed(&stage.primary).await);
     let dropped = one(&stage, "DROP TABLE shop.lines_").await;
@@ -181,6 +184,58 @@ async fn files_are_brought_to_the_moment_before_a_table_was_dropped(flavor: Data
     assert_eq!(position(&stage.empty).await.to_wait_text(), {
         executed(&stage.primary).await.to_wait_text()
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_off_leaves_nothing_in_the_directory() {
+    let Some((stage, _declared, _agent)) = with_agent(Mariadb, SOON).await else { return };
+    let archiver = Archiver::start(&stage);
+    take(&stage, &[]).await;
+    one(&stage, "INSERT INTO shop.last VALUES (1)").await;
+    until_archived(&stage, &stage.primary).await;
+    one(&stage, "INSERT INTO shop.last VALUES (2)").await;
+    until_archived(&stage, &stage.primary).await;
+    archiver.stop().await;
+    let all = segments(&stage);
+    let path = stage.bucket.file(&format!("regent/{}", all.last().unwrap().object));
+    let whole = std::fs::read(&path).unwrap();
+    let mut damaged = whole.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(&path, damaged).unwrap();
+
+    let place = stage.file("place");
+    let directory = place.display().to_string();
+    let restore = ["restore", "shop", "latest", "--data-dir", &directory, "--to-time", "latest"];
+    let broken_off = stage.in_place(&restore).await;
+    broken_off.refused(1, " is damaged: part 1, ");
+    assert!(!broken_off.stderr.contains("--resume"), "{}", broken_off.stderr);
+    assert_eq!(files_below(&place), Vec::<String>::new());
+    assert_eq!(files_below(&stage.file("proofs")), Vec::<String>::new());
+    std::fs::write(&path, whole).unwrap();
+    let done = stage.in_place(&restore).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stdout.contains("2 transaction(s) from "), "{}", done.stdout);
+    assert!(place.join("ibdata1").is_file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_without_room_says_nothing_about_the_copy() {
+    let Some((stage, mut declared, _agent)) = with_agent(Mariadb, "").await else { return };
+    let place = stage.file("small");
+    let Ok(_volume) = Volume::mount(&stage.file("small.disk"), &place, 24) else {
+        eprintln!("skipped: only root mounts file systems");
+        return;
+    };
+    let manifest = take(&stage, &[]).await;
+    let section = format!("server: {}, directory: {}", stage.server.display(), place.display());
+    declared.backups = format!("      verify: {{ {section} }}");
+    declared.configure(&stage);
+    let proof = prove(&stage, "s3", text(&manifest["id"])).await;
+    proof.refused(1, "has no room for all files of the backup");
+    assert_eq!(entry(&stage, "s3").await["proof"]["is"], "unproven");
+    let left = files_below(&place);
+    assert_eq!(left, Vec::<String>::new());
 }
 
 async fn the_latest_is_one_that_can_be_restored_that_way(flavor: DatabaseFlavor) {
