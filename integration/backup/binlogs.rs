@@ -25,7 +25,7 @@ fn between(before: &Gtids, after: &Gtids) -> String {
 }
 
 /// Runs a statement on the primary; its GTID.
-async fn one(stage: &Stage, statement: &str) -> String {
+pub async fn one(stage: &Stage, statement: &str) -> String {
     let before = executed(&stage.primary).await;
     stage.primary.execute(statement).await.unwrap();
     between(&before, &executed(&stage.primary).await)
@@ -40,7 +40,7 @@ async fn restore(stage: &Stage, more: &[&str]) -> Ended {
 }
 
 /// What the position of a server that was restored is compared by.
-async fn position(server: &Server) -> Gtids {
+pub async fn position(server: &Server) -> Gtids {
     match server.flavor() {
         Mysql => executed(server).await,
         Mariadb => {
@@ -52,7 +52,7 @@ async fn position(server: &Server) -> Gtids {
 }
 
 /// All kinds of transactions that a binary log can hold.
-async fn live(stage: &Stage) {
+pub async fn live(stage: &Stage) {
     let mut conn = stage.primary.connect().await.unwrap();
     let insert = "INSERT INTO shop.lines_ (client, note, raw) VALUES (7, 'x\u{e9}', x'00ff27')";
     // More rows than one statement gets when they are carried out again.
@@ -168,7 +168,7 @@ async fn moments_and_transactions_are_hit_exactly(flavor: DatabaseFlavor) {
     planned.refused(1, "the archive reaches up to ");
     restore(&stage, &["--to-time", "2020-01-01T00:00:00Z"])
         .await
-        .refused(1, "no logical backup is from");
+        .refused(1, "no logical backup is from before");
     restore(&stage, &["--to-time", "2026-01-01T00:00:00"]).await.refused(2, "is no moment");
 
     restore(&stage, &["--to-time", &moment]).await.json();

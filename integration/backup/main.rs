@@ -25,6 +25,8 @@ mod archiver;
 mod beside;
 mod binlogs;
 mod bucket;
+mod copies;
+mod copies_failing;
 mod damage;
 mod failing;
 mod faulty;

@@ -15,18 +15,18 @@ both! {
 }
 
 /// The section that says where servers for proofs are made.
-fn verify(stage: &Stage, server: &Path) -> String {
+pub fn verify(stage: &Stage, server: &Path) -> String {
     let directory = stage.file("proofs");
     std::fs::create_dir_all(&directory).unwrap();
     format!("      verify: {{ server: {}, directory: {} }}", server.display(), directory.display())
 }
 
-async fn prove(stage: &Stage, target: &str, backup: &str) -> Ended {
+pub async fn prove(stage: &Stage, target: &str, backup: &str) -> Ended {
     let order = ["verify", "shop", backup, "--restore", "--json", "--target", target];
     stage.regent(&order).await
 }
 
-async fn entry(stage: &Stage, target: &str) -> Value {
+pub async fn entry(stage: &Stage, target: &str) -> Value {
     let catalogs = stage.regent(&["list", "shop", "--json", "--target", target]).await.json();
     catalogs[0]["backups"][0].clone()
 }

@@ -476,13 +476,13 @@ pub struct BackupRestore {
 #[derive(Debug, Args)]
 pub struct RestoreMoment {
     /// Then carry out what was committed up to this moment, such as 2026-11-22T19:15:00+01:00, or latest
-    #[arg(long, value_name = "TIME", requires = "into", conflicts_with_all = ["to_gtid", "before_gtid"])]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["file", "to_gtid", "before_gtid"])]
     pub to_time: Option<String>,
     /// Then carry out what was committed up to this transaction, and it too
-    #[arg(long, value_name = "GTID", requires = "into", conflicts_with = "before_gtid")]
+    #[arg(long, value_name = "GTID", conflicts_with_all = ["file", "before_gtid"])]
     pub to_gtid: Option<String>,
     /// Then carry out what was committed before this transaction
-    #[arg(long, value_name = "GTID", requires = "into")]
+    #[arg(long, value_name = "GTID", conflicts_with = "file")]
     pub before_gtid: Option<String>,
     /// The server holds the backup already, and perhaps some of what follows: only go on
     #[arg(long, requires = "into")]

@@ -3,13 +3,13 @@
 use super::Failed;
 use super::args::{BackupMethod, BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
-use super::{archive, proof, recovery, restoring, retention, unpacking};
+use super::{archive, latest, proof, recovery, restoring, retention, unpacking};
 use crate::clock::{Clock, Moment};
 use crate::config::backups::{Backups, Method};
 use crate::config::secret::Secret;
 use crate::config::{Account, ClusterConfig, Config};
 use crate::decision::backup::catalog::{Catalog, Entry};
-use crate::decision::backup::manifest::{self, Manifest};
+use crate::decision::backup::manifest::{self, Kind, Manifest};
 use crate::decision::backup::proof::How;
 use crate::decision::topology::Endpoint;
 use crate::runtime::backup::{
@@ -48,6 +48,9 @@ pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> R
             proof::verify(global, config, (named, how, identity.as_deref()), out).await
         }
         BackupOrder::Restore(restore) => match recovery::until(&restore.moment)? {
+            Some(until) if restore.data_dir.is_some() => {
+                unpacking::to_moment(global, config, (restore, until), out).await
+            }
             Some(until) => recovery::recover(global, config, (restore, until), out).await,
             None => bring_back(global, config, restore, out).await,
         },
@@ -192,7 +195,7 @@ async fn bring_back(
     }
     let destination = destination(restore, backups)?;
     let wish = restoring::wish(global, restore, (cluster, config.timing)).await?;
-    let (target, manifest) = found(config, &restore.named).await?;
+    let (target, manifest) = latest::of_kind(config, &restore.named, Kind::Logical).await?;
     let shown = Shown::begin(global, "fetched");
     let progress = &shown.progress;
     let (place, ended) = match (&destination, &restore.file) {

@@ -6,6 +6,7 @@ pub mod args;
 pub mod backup;
 pub mod explanation;
 pub mod files;
+pub mod latest;
 pub mod logs;
 pub mod maintaining;
 pub mod output;

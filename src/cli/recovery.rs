@@ -7,8 +7,9 @@ use super::output::Output;
 use super::restoring::wish;
 use crate::config::Config;
 use crate::decision::backup::archive::recovery::{Plan, Until};
+use crate::decision::backup::manifest::Kind;
 use crate::decision::backup::names::BackupId;
-use crate::runtime::backup::archive::replay::{Replay, Replayed};
+use crate::runtime::backup::archive::replay::{Onto, Replay, Replayed};
 use crate::runtime::backup::archive::{archived, way};
 use crate::runtime::backup::{self, BackupError};
 use serde_json::json;
@@ -43,6 +44,14 @@ fn time(text: &str) -> Result<Until, Failed> {
     })
 }
 
+/// The backup that is named, if it is not to be looked for.
+pub(super) fn named(restore: &BackupRestore) -> Result<Option<BackupId>, Failed> {
+    match restore.named.backup.as_str() {
+        "latest" => Ok(None),
+        id => BackupId::parse(id).map(Some).map_err(|error| Failed::Refused(error.to_string())),
+    }
+}
+
 /// Restores the backup and carries out what follows it up to the moment.
 pub(super) async fn recover(
     global: &Global,
@@ -55,17 +64,15 @@ pub(super) async fn recover(
     let destination = destination(restore, backups)?
         .ok_or_else(|| Failed::Usage("name a server with --into".to_owned()))?;
     let target = open(backups, restore.named.target.as_deref())?;
-    let named = match restore.named.backup.as_str() {
-        "latest" => None,
-        id => Some(BackupId::parse(id).map_err(|error| Failed::Refused(error.to_string()))?),
-    };
+    let named = named(restore)?;
     let name = &cluster.spec.name;
     let catalog = backup::catalog(&target, name).await?;
     let archive = archived(&target, name).await?;
-    let plan = way(&target, (&archive, &catalog), (named.as_ref(), until)).await?;
+    let wanted = (named.as_ref(), Kind::Logical, until);
+    let plan = way(&target, (&archive, &catalog), wanted).await?;
     let manifest = backup::manifest(&target, name, plan.backup.as_str()).await?;
-    let replay =
-        Replay { target: &target, plan: &plan, identities: &identities, destination: &destination };
+    let onto = Onto::Running(&destination);
+    let replay = Replay { target: &target, plan: &plan, identities: &identities, onto };
     let into = destination.address.to_string();
     let mut refused = Vec::new();
     if restore.moment.resume {
@@ -97,7 +104,12 @@ fn stuck(error: &BackupError, plan: &Plan) -> Failed {
     ))
 }
 
-fn planned(global: &Global, plan: &Plan, into: &str, out: &mut Output) -> Result<(), Failed> {
+pub(super) fn planned(
+    global: &Global,
+    plan: &Plan,
+    into: &str,
+    out: &mut Output,
+) -> Result<(), Failed> {
     if global.json {
         return json_of(&described(plan, into, false), out);
     }
@@ -139,7 +151,7 @@ fn recovered(
     Ok(out.text(&text)?)
 }
 
-fn described(plan: &Plan, into: &str, done: bool) -> serde_json::Value {
+pub(super) fn described(plan: &Plan, into: &str, done: bool) -> serde_json::Value {
     let segments: Vec<String> = plan.segments.iter().map(|it| it.name.to_string()).collect();
     json!({
         "id": plan.backup,
@@ -152,7 +164,7 @@ fn described(plan: &Plan, into: &str, done: bool) -> serde_json::Value {
     })
 }
 
-fn segments(plan: &Plan) -> String {
+pub(super) fn segments(plan: &Plan) -> String {
     let bytes: u64 = plan.segments.iter().map(|segment| segment.plain_bytes).sum();
     match (plan.segments.first(), plan.segments.last()) {
         (Some(first), Some(last)) => format!(
@@ -166,7 +178,7 @@ fn segments(plan: &Plan) -> String {
     }
 }
 
-fn forks(plan: &Plan) -> String {
+pub(super) fn forks(plan: &Plan) -> String {
     let mut text = String::new();
     for lost in &plan.left_out {
         text.push_str(&format!(

@@ -1,6 +1,6 @@
 //! What a target holds, told from its manifests alone.
 
-use super::manifest::{Manifest, ManifestError, Method};
+use super::manifest::{Kind, Manifest, ManifestError, Method};
 use super::names::BackupId;
 use super::proof::{Proof, ProofError, Verdict};
 use super::runs::Attempt;
@@ -43,6 +43,9 @@ pub struct Entry {
     pub encrypted: bool,
     /// Every transaction that is in it.
     pub position: Gtids,
+    /// Where that is not known exactly: nothing is in it beside these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<Gtids>,
     /// What is known of its worth.
     #[serde(default)]
     pub proof: Verdict,
@@ -97,13 +100,24 @@ impl Catalog {
         }
     }
 
-    /// The newest backup that is not known to be worth nothing.
-    pub fn latest(&self) -> Option<&Entry> {
-        self.backups.iter().find(|entry| !entry.proof.is_failed())
+    /// The newest backup, of that kind where one is wanted, that is not known to be worth nothing.
+    pub fn latest(&self, kind: Option<Kind>) -> Option<&Entry> {
+        let wanted = |entry: &&Entry| kind.is_none_or(|kind| entry.method.kind() == kind);
+        self.backups.iter().filter(wanted).find(|entry| !entry.proof.is_failed())
+    }
+
+    /// The newer backup of the other kind that somebody who wants the latest of this kind passes over.
+    pub fn passed_over(&self, kind: Kind) -> Option<&Entry> {
+        self.latest(None).filter(|newest| newest.method.kind() != kind)
     }
 }
 
 impl Entry {
+    /// Everything that may be in it.
+    pub fn most(&self) -> &Gtids {
+        self.at_most.as_ref().unwrap_or(&self.position)
+    }
+
     /// What the manifest says, at a glance.
     pub fn of(manifest: &Manifest) -> Entry {
         Entry {
@@ -116,6 +130,7 @@ impl Entry {
             plain_bytes: manifest.plain_bytes,
             encrypted: !manifest.encrypted_to.is_empty(),
             position: manifest.position.clone(),
+            at_most: manifest.at_most.clone(),
             proof: Verdict::Unproven,
             run: manifest.run.clone(),
             object: manifest.object.clone(),
@@ -139,8 +154,26 @@ mod tests {
         catalog.add("shop/manifests/bad.json", Err(ManifestError::TooLarge));
         let begun: Vec<u64> = catalog.backups.iter().map(|entry| entry.begun.0).collect();
         assert_eq!(begun, [3_000, 2_000, 1_000]);
-        assert_eq!(catalog.latest().map(|entry| entry.begun.0), Some(3_000));
+        assert_eq!(catalog.latest(None).map(|entry| entry.begun.0), Some(3_000));
         assert_eq!(catalog.unusable[0].object, "shop/manifests/bad.json");
+    }
+
+    #[test]
+    fn the_latest_of_a_kind_passes_over_the_other() {
+        let mut catalog = Catalog::new("shop".into(), "local".to_owned());
+        for begun in [1_000, 2_000, 3_000] {
+            catalog.add("x", Ok(manifest(begun, "db1")));
+        }
+        assert_eq!(catalog.passed_over(Kind::Logical), None);
+        assert_eq!(catalog.latest(Some(Kind::Physical)), None);
+        catalog.backups[0].method = Method::PhysicalClone;
+        let begun = |entry: Option<&Entry>| entry.map(|entry| entry.begun.0);
+        assert_eq!(begun(catalog.latest(Some(Kind::Logical))), Some(2_000));
+        assert_eq!(begun(catalog.passed_over(Kind::Logical)), Some(3_000));
+        assert_eq!(begun(catalog.latest(Some(Kind::Physical))), Some(3_000));
+        assert_eq!(catalog.passed_over(Kind::Physical), None);
+        catalog.backups[0].proof = Verdict::Failed { at: WallTime(1), why: "torn".to_owned() };
+        assert_eq!(catalog.passed_over(Kind::Logical), None, "nobody misses one that failed");
     }
 
     #[test]
@@ -155,7 +188,7 @@ mod tests {
         catalog.judge("x", &new.id, Ok(failed));
         catalog.judge("shop/proofs/old.json", &old.id, Err(ProofError::TooLarge));
         assert!(catalog.backups[0].proof.is_failed());
-        assert_eq!(catalog.latest().map(|entry| &entry.id), Some(&old.id));
+        assert_eq!(catalog.latest(None).map(|entry| &entry.id), Some(&old.id));
         assert_eq!(catalog.unusable[0].object, "shop/proofs/old.json");
     }
 }

@@ -41,6 +41,9 @@ pub struct Manifest {
     /// Every transaction that is in it; a server restored from it goes on replicating from there. What CLONE
     /// copied may hold a few more, and the server that is started on it knows which.
     pub position: Gtids,
+    /// Where that is not known exactly: nothing is in it beside these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<Gtids>,
     /// The program that read the data, as it names itself.
     pub tool: String,
     /// When it was begun.
@@ -52,6 +55,9 @@ pub struct Manifest {
     /// The server's `lower_case_table_names`, which says what names mean.
     #[serde(default, skip_serializing_if = "is_usual")]
     pub lower_case_table_names: u8,
+    /// How the files of a copy are laid out, which a server must be told before it is started on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub innodb: Option<Innodb>,
     /// Accounts that the server could not tell, and that are therefore missing.
     #[serde(default)]
     pub accounts_left_out: Vec<String>,
@@ -86,6 +92,46 @@ fn is_usual(lower_case_table_names: &u8) -> bool {
     *lower_case_table_names == 0
 }
 
+/// What a server cannot find out from a copy of InnoDB's files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Innodb {
+    /// `innodb_page_size`.
+    pub page_size: u32,
+    /// `innodb_data_file_path`.
+    pub data_file_path: String,
+    /// `innodb_undo_tablespaces`, where the product wants to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo_tablespaces: Option<u32>,
+}
+
+impl Innodb {
+    /// Whether a server may be started with it: what stands in a manifest names no other file of the machine.
+    pub fn is_plain(&self) -> bool {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._:;-".contains(c);
+        let path = &self.data_file_path;
+        let named = (1..=500).contains(&path.len()) && path.chars().all(plain);
+        named && self.page_size.is_power_of_two() && (1 << 12..=1 << 16).contains(&self.page_size)
+    }
+}
+
+/// What a backup is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// SQL.
+    Logical,
+    /// The server's files.
+    Physical,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Logical => "logical",
+            Kind::Physical => "physical",
+        })
+    }
+}
+
 /// How a backup is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -104,7 +150,17 @@ pub enum Method {
 impl Method {
     /// Whether it is a copy of the server's files.
     pub fn is_physical(self) -> bool {
-        self != Method::Logical
+        self.kind() == Kind::Physical
+    }
+
+    /// What it is of.
+    pub fn kind(self) -> Kind {
+        match self {
+            Method::Logical => Kind::Logical,
+            Method::PhysicalMariadbBackup | Method::PhysicalClone | Method::PhysicalXtrabackup => {
+                Kind::Physical
+            }
+        }
     }
 
     /// What the data is before it is compressed, as the end of a file's name.
@@ -119,12 +175,7 @@ impl Method {
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Method::Logical => "logical",
-            Method::PhysicalMariadbBackup | Method::PhysicalClone | Method::PhysicalXtrabackup => {
-                "physical"
-            }
-        })
+        self.kind().fmt(f)
     }
 }
 
@@ -254,6 +305,12 @@ impl Manifest {
         if self.position.flavor() != self.flavor {
             return Some(format!("its position is not one of {}", self.flavor));
         }
+        if self.at_most.as_ref().is_some_and(|most| !most.contains(&self.position)) {
+            return Some("its position is beyond the most that is in it".to_owned());
+        }
+        if self.innodb.as_ref().is_some_and(|innodb| !innodb.is_plain()) {
+            return Some("what it says of InnoDB's files is nothing that InnoDB says".to_owned());
+        }
         None
     }
 
@@ -300,11 +357,13 @@ pub(super) mod tests {
             flavor: Flavor::MariaDb,
             version: Version { major: 10, minor: 11, patch: 6 },
             position: Gtids::parse(Flavor::MariaDb, "0-1-7").unwrap(),
+            at_most: None,
             tool: "mariadb-dump".to_owned(),
             begun: WallTime(begun),
             ended: WallTime(begun + 1_000),
             schemas: vec!["shop".to_owned()],
             lower_case_table_names: 0,
+            innodb: None,
             accounts_left_out: Vec::new(),
             plain_bytes: 40,
             accounts_at: 30,
@@ -370,6 +429,25 @@ pub(super) mod tests {
         assert_eq!(read(&written).unwrap(), written);
         let text = String::from_utf8(written.to_bytes().unwrap()).unwrap();
         assert!(text.contains("\"method\": \"physical_clone\""), "{text}");
+    }
+
+    #[test]
+    fn what_is_told_of_a_copy_fits_together() {
+        let mut written = manifest(1_000, "db2");
+        written.at_most = Some(Gtids::parse(Flavor::MariaDb, "0-1-9").unwrap());
+        let path = "ibdata1:12M:autoextend".to_owned();
+        let innodb = Innodb { page_size: 16_384, data_file_path: path, undo_tablespaces: Some(3) };
+        written.innodb = Some(innodb.clone());
+        assert_eq!(read(&written).unwrap(), written);
+        written.at_most = Some(Gtids::parse(Flavor::MariaDb, "0-1-6").unwrap());
+        assert!(matches!(read(&written), Err(ManifestError::Wrong(_))));
+        written.at_most = None;
+        for path in ["", "/etc/passwd:12M", "a b"] {
+            written.innodb = Some(Innodb { data_file_path: path.to_owned(), ..innodb.clone() });
+            assert!(matches!(read(&written), Err(ManifestError::Wrong(_))), "{path}");
+        }
+        written.innodb = Some(Innodb { page_size: 1000, ..innodb });
+        assert!(matches!(read(&written), Err(ManifestError::Wrong(_))));
     }
 
     proptest! {

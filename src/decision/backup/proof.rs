@@ -67,6 +67,9 @@ pub struct Check {
     /// What was compared; absent where nothing had been counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared: Option<Compared>,
+    /// How many tables were found consistent, in all their rows and indexes, where files were restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked: Option<u64>,
     /// Statements about accounts that the server refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<String>,
@@ -191,6 +194,7 @@ impl Check {
             good: true,
             why: None,
             compared: None,
+            checked: None,
             refused: Vec::new(),
             unknown: Unknown::new(),
         }

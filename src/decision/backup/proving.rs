@@ -70,11 +70,10 @@ impl Proving {
     /// result.
     ///
     /// The newest backup is proven. One that fails makes the next older one due at once, until there
-    /// is a proven one: with a newest that failed, people ask which is the last good one. Those of files are
-    /// passed over.
+    /// is a proven one: with a newest that failed, people ask which is the last good one.
     pub fn due(&self, catalog: &Catalog, tried: Option<WallTime>, now: WallTime) -> Due {
         let believed = later(now, CLOCKS_DIFFER);
-        let mut good = provable(catalog).filter(|entry| !entry.proof.is_failed());
+        let mut good = catalog.backups.iter().filter(|entry| !entry.proof.is_failed());
         let Some(newest) = good.next() else {
             return Due::Nothing;
         };
@@ -100,12 +99,8 @@ impl Proving {
         }
     }
 
-    /// Why people should be told; `since` is when proofs were first wanted. Where all backups are of files, which
-    /// nobody can prove, none is missed.
+    /// Why people should be told; `since` is when proofs were first wanted.
     pub fn alert(&self, catalog: &Catalog, since: WallTime, now: WallTime) -> Option<Unproven> {
-        if !catalog.backups.is_empty() && provable(catalog).next().is_none() {
-            return None;
-        }
         let newest = newest_proven(catalog, now);
         let from = newest.map_or(since, |entry| entry.begun);
         let age = age(from, now);
@@ -129,11 +124,6 @@ impl Figures {
             proven_age: newest_proven(catalog, now).map(|entry| age(entry.begun, now)),
         }
     }
-}
-
-/// The backups that can be restored for a proof.
-fn provable(catalog: &Catalog) -> impl Iterator<Item = &Entry> {
-    catalog.backups.iter().filter(|entry| !entry.method.is_physical())
 }
 
 /// When each of the proofs was made.
@@ -260,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn those_of_files_are_neither_due_nor_missed() {
-        let mut both = catalog(&[(2, Verdict::Unproven), (8, Verdict::Unproven)]);
+    fn those_of_files_are_due_and_missed_like_others() {
+        let mut both = catalog(&[(2, proven(3)), (8, Verdict::Unproven)]);
         both.backups[0].method = Method::PhysicalClone;
-        assert_eq!(daily().due(&both, None, hours(9)), Due::Now(both.backups[1].id.clone()));
+        assert_eq!(daily().due(&both, None, hours(27)), Due::Now(both.backups[0].id.clone()));
         assert!(daily().alert(&both, hours(0), hours(40)).is_some());
-        both.backups[1].method = Method::PhysicalMariadbBackup;
-        assert_eq!(daily().due(&both, None, hours(9)), Due::Nothing);
-        assert_eq!(daily().alert(&both, hours(0), hours(40)), None);
+        both.backups[0].proof = proven(28);
+        assert_eq!(daily().due(&both, None, hours(40)), Due::Nothing);
+        assert_eq!(daily().alert(&both, hours(0), hours(30)), None);
     }
 
     #[test]

@@ -279,7 +279,8 @@ async fn one(conn: &mut Conn, table: &Table) -> Result<Sum, Error> {
     Ok(Sum { of, engine, rows, checksum, rounded })
 }
 
-fn quoted(name: &str) -> String {
+/// A name as statements have it.
+pub(super) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 

@@ -4,8 +4,8 @@ use super::packing::{Identities, IdentityError, Unpacking, unpacking};
 use super::s3::sha256;
 use super::target::{Target, TargetError};
 use super::{BackupError, Progress};
-use crate::decision::backup::catalog::{Catalog, Unusable};
-use crate::decision::backup::manifest::{MOST_BYTES, Manifest, Part, Sha256};
+use crate::decision::backup::catalog::{Catalog, Entry, Unusable};
+use crate::decision::backup::manifest::{Kind, MOST_BYTES, Manifest, Part, Sha256};
 use crate::decision::backup::names::{self, BackupId};
 use crate::decision::backup::proof::{self, Proof, ProofError};
 use crate::decision::topology::ClusterName;
@@ -21,6 +21,8 @@ const PIPE: usize = 256 << 10;
 const BUFFER: usize = 128 << 10;
 /// A part whose checksum is wrong is fetched again so often: it may have been damaged on its way.
 const TRIES: u32 = 3;
+/// What the newest backup is called.
+const LATEST: &str = "latest";
 
 /// The backups of a cluster at a target, told from the target alone.
 pub async fn catalog(target: &Target, cluster: &ClusterName) -> Result<Catalog, BackupError> {
@@ -89,23 +91,54 @@ pub async fn manifest(
     cluster: &ClusterName,
     backup: &str,
 ) -> Result<Manifest, BackupError> {
-    let id = if backup == "latest" {
-        let catalog = catalog(target, cluster).await?;
-        let failed = catalog.backups.len();
-        let none = || match failed {
-            0 => format!("target {} holds no backup of {cluster}", target.name),
-            failed => format!(
-                "target {} holds no backup of {cluster} that is good; {failed} failed when they were \
-                 verified, and can be named by their ids",
-                target.name
-            ),
-        };
-        catalog.latest().map(|entry| entry.id.clone()).ok_or_else(none)
-    } else {
-        BackupId::parse(backup).map_err(|error| error.to_string())
+    if backup == LATEST {
+        return latest(target, cluster, None).await.map(|(manifest, _)| manifest);
+    }
+    let id = BackupId::parse(backup).map_err(|error| BackupError::Unknown(error.to_string()))?;
+    by_id(target, cluster, &id).await
+}
+
+/// The manifest of one backup that is to be restored in a way that only that kind can; `latest` is the newest
+/// one's of that kind. Names a newer one of the other kind that was passed over for it.
+pub async fn manifest_of_kind(
+    target: &Target,
+    cluster: &ClusterName,
+    (backup, kind): (&str, Kind),
+) -> Result<(Manifest, Option<BackupId>), BackupError> {
+    match backup {
+        LATEST => latest(target, cluster, Some(kind)).await,
+        id => Ok((manifest(target, cluster, id).await?, None)),
+    }
+}
+
+async fn latest(
+    target: &Target,
+    cluster: &ClusterName,
+    kind: Option<Kind>,
+) -> Result<(Manifest, Option<BackupId>), BackupError> {
+    let catalog = catalog(target, cluster).await?;
+    let of_kind = kind.map_or_else(String::new, |kind| format!("{kind} "));
+    let wanted = |entry: &&Entry| kind.is_none_or(|kind| entry.method.kind() == kind);
+    let none = || match catalog.backups.iter().filter(wanted).count() {
+        0 => format!("target {} holds no {of_kind}backup of {cluster}", target.name),
+        failed => format!(
+            "target {} holds no {of_kind}backup of {cluster} that is good; {failed} failed when they were \
+             verified, and can be named by their ids",
+            target.name
+        ),
     };
-    let id = id.map_err(BackupError::Unknown)?;
-    let object = names::manifest(cluster, &id);
+    let newest = catalog.latest(kind).ok_or_else(|| BackupError::Unknown(none()))?;
+    let passed_over = kind.and_then(|kind| catalog.passed_over(kind));
+    let passed_over = passed_over.map(|entry| entry.id.clone());
+    Ok((by_id(target, cluster, &newest.id).await?, passed_over))
+}
+
+async fn by_id(
+    target: &Target,
+    cluster: &ClusterName,
+    id: &BackupId,
+) -> Result<Manifest, BackupError> {
+    let object = names::manifest(cluster, id);
     let bytes = match target.read_small(&object, MOST_BYTES as u64).await {
         Ok(bytes) => bytes,
         Err(TargetError::Missing(_)) => {
@@ -118,7 +151,7 @@ pub async fn manifest(
         }
         Err(error) => return Err(failed_at(target, error)),
     };
-    let read = Manifest::read(cluster, &id, &bytes);
+    let read = Manifest::read(cluster, id, &bytes);
     read.map_err(|error| BackupError::Manifest { object, error })
 }
 

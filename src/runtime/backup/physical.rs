@@ -6,8 +6,10 @@ use super::taking::{Filled, Order};
 use super::{BackupError, Progress};
 use crate::config::backups::Method as Wanted;
 use crate::config::{ClusterConfig, Security};
-use crate::decision::backup::manifest::Method;
-use crate::decision::topology::ServerName;
+use crate::decision::backup::manifest::{Innodb, Method};
+use crate::decision::topology::{Flavor, ServerName};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 
@@ -35,6 +37,18 @@ pub(super) async fn ask(link: &Link) -> Result<(Method, String), BackupError> {
             what: format!("it is sending a copy already, {sent} bytes so far; try again later"),
         }),
     }
+}
+
+/// How the server's files are laid out, as far as they do not tell that themselves.
+pub(super) async fn layout(conn: &mut Conn, flavor: Flavor) -> Result<Innodb, mysql_async::Error> {
+    let question = "SELECT @@global.innodb_page_size, @@global.innodb_data_file_path";
+    let told: Option<(u32, String)> = conn.query_first(question).await?;
+    let (page_size, data_file_path) = told.unwrap_or_default();
+    let undo_tablespaces = match flavor {
+        Flavor::MySql => None,
+        Flavor::MariaDb => conn.query_first("SELECT @@global.innodb_undo_tablespaces").await?,
+    };
+    Ok(Innodb { page_size, data_file_path, undo_tablespaces })
 }
 
 /// Writes all that the agent sends into the stream, and ends it only when all of it came.
@@ -66,7 +80,8 @@ pub(super) async fn fill(
     let position = before.fold(position, |at, before| at.with_domains_of(before));
     packed.shutdown().await.map_err(BackupError::io("packing"))?;
     // Tables are counted in what a dump reads; whoever unpacks files checks them as they are.
-    Ok(Filled { plain_bytes, accounts_at: plain_bytes, position, tables: None })
+    let at_most = end.at_most.filter(|most| most != &position && most.contains(&position));
+    Ok(Filled { plain_bytes, accounts_at: plain_bytes, position, at_most, tables: None })
 }
 
 fn failed(order: &Order<'_>, what: &str) -> BackupError {

@@ -4,18 +4,19 @@
 //! Only what is wrong with the backup itself counts against it. An attempt that fails for another reason,
 //! such as a full disk here, has no result.
 
+use super::copied;
 use super::counting::count;
 use super::fetching::{failed_at, proof, verify};
 use super::packing::Identities;
 use super::restoring::{load, make_accounts};
 use super::target::{Target, TargetError};
-use super::throwaway::{Throwaway, Wanted};
+use super::throwaway::{Throwaway, wanted};
 use super::tool::load_by_socket;
 use super::{BackupError, Progress};
 use crate::clock::{Clock, WallTime};
 use crate::config::backups::Backups;
 use crate::decision::backup::counts::Compared;
-use crate::decision::backup::manifest::Manifest;
+use crate::decision::backup::manifest::{Kind, Manifest};
 use crate::decision::backup::names;
 use crate::decision::backup::proof::{Check, How, Proof, ProofError};
 use crate::decision::gtid::Gtids;
@@ -55,18 +56,13 @@ pub async fn examine(
     examination: &Examination<'_>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Examined, BackupError> {
-    if how == How::Restored && examination.manifest.method.is_physical() {
-        let text = format!(
-            "backup {} is physical, and only logical ones are restored for a proof; without --restore all of \
-             its checksums are checked",
-            examination.manifest.id
-        );
-        return Err(BackupError::Unknown(text));
-    }
     let begun = examination.clock.now().wall;
     let found = match how {
         How::Read => read(examination, progress).await,
-        How::Restored => restored(examination, progress).await,
+        How::Restored => match examination.manifest.method.kind() {
+            Kind::Logical => restored(examination, progress).await,
+            Kind::Physical => copied::proven(examination, progress).await,
+        },
     };
     let check = match found {
         Ok(found) => found.check(begun, examination.clock.now().wall),
@@ -81,17 +77,19 @@ pub async fn examine(
 
 /// What a backup turned out to be.
 #[derive(Default)]
-struct Found {
-    server: Option<String>,
-    compared: Option<Compared>,
-    refused: Vec<String>,
+pub(super) struct Found {
+    pub server: Option<String>,
+    pub compared: Option<Compared>,
+    /// How many tables of a copy were read whole.
+    pub checked: Option<u64>,
+    pub refused: Vec<String>,
     /// The restored server's position, where it is not the backup's.
-    elsewhere: Option<String>,
+    pub elsewhere: Option<String>,
 }
 
 impl Found {
     fn check(self, begun: WallTime, at: WallTime) -> Check {
-        let Found { server, compared, refused, elsewhere } = self;
+        let Found { server, compared, checked, refused, elsewhere } = self;
         let different = compared.as_ref().filter(|compared| !compared.is_equal());
         let why = different.map(|compared| {
             let count = compared.differences.len() as u64 + compared.more;
@@ -100,7 +98,7 @@ impl Found {
             let more = if count > 3 { format!(" and {} more", count - 3) } else { String::new() };
             format!("what is restored is not what was backed up: {shown}{more}")
         });
-        let check = Check { server, compared, refused, ..Check::good(begun, at) };
+        let check = Check { server, compared, checked, refused, ..Check::good(begun, at) };
         match elsewhere.or(why) {
             Some(why) => check.failed(&why),
             None => check,
@@ -121,17 +119,9 @@ async fn restored(
     examination: &Examination<'_>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Found, BackupError> {
-    let Examination { target, manifest, identities, backups, clock } = *examination;
-    let server = Throwaway::start(&Wanted {
-        flavor: manifest.flavor,
-        version: manifest.version,
-        lower_case_table_names: manifest.lower_case_table_names,
-        server: backups.verify.server.as_deref(),
-        directory: &backups.verify.directory,
-        name: format!("{}-{}", clock.now().wall.0, std::process::id()),
-    })
-    .await?;
-    let client = load_by_socket(manifest.flavor, &backups.tools, &server.socket());
+    let Examination { target, manifest, identities, backups, .. } = *examination;
+    let server = Throwaway::start(&wanted((manifest, backups), examination.clock)).await?;
+    let client = load_by_socket(manifest.flavor, &backups.tools, server.socket());
     let loaded = load((target, manifest), identities, client, progress).await;
     let script = loaded.map_err(|error| blame(&server, error))?;
     let compared = compare(&server, manifest, &script).await;
@@ -173,7 +163,10 @@ async fn compare(
     Ok(found)
 }
 
-async fn position_of(conn: &mut Conn, flavor: Flavor) -> Result<Option<Gtids>, mysql_async::Error> {
+pub(super) async fn position_of(
+    conn: &mut Conn,
+    flavor: Flavor,
+) -> Result<Option<Gtids>, mysql_async::Error> {
     let question = match flavor {
         Flavor::MySql => "SELECT @@global.gtid_executed",
         Flavor::MariaDb => "SELECT @@global.gtid_slave_pos",
@@ -183,7 +176,7 @@ async fn position_of(conn: &mut Conn, flavor: Flavor) -> Result<Option<Gtids>, m
 }
 
 /// A server that ended, or has no room left, says nothing about what it was fed.
-fn blame(server: &Throwaway, error: BackupError) -> BackupError {
+pub(super) fn blame(server: &Throwaway, error: BackupError) -> BackupError {
     if !matches!(error, BackupError::Tool { .. } | BackupError::Throwaway(_)) {
         return error;
     }

@@ -122,7 +122,8 @@ fn judged(entry: &Entry, held: bool) -> Backup {
         at: entry.begun,
         gtids: entry.position.clone(),
         worth: entry.proof.worth(),
-        replays: !entry.method.is_physical(),
+        // Whoever does not know what it holds cannot say what follows it.
+        replays: !entry.position.is_empty(),
         held,
         locked_until: None,
         base: None,

@@ -7,7 +7,7 @@ use super::following::Membership;
 use super::packing::Identities;
 use super::taking::CONNECT_LIMIT;
 use super::target::Target;
-use super::tool::{Reach, Tool};
+use super::tool::{Reach, Tool, Way};
 use super::{BackupError, Progress};
 use crate::config::Account;
 use crate::config::backups::Tools;
@@ -132,7 +132,7 @@ pub async fn into_server(
     clearing::note(&mut conn, manifest).await.map_err(refused)?;
     let reach = Reach {
         flavor: manifest.flavor,
-        address: &destination.address,
+        way: Way::Address(&destination.address),
         account: &destination.account,
         tools: destination.tools,
     };

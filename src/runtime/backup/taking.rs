@@ -15,12 +15,12 @@ use super::spool::Spool;
 use super::storing::{Stored, StoringError, cut};
 use super::sweeping::Sweeping;
 use super::target::Target;
-use super::tool::{Reach, Tool, widen};
+use super::tool::{Reach, Tool, Way, widen};
 use crate::clock::{Clock, WallTime};
 use crate::config::backups::Backups;
 use crate::config::{Account, ClusterConfig};
 use crate::decision::backup::counts::Counts;
-use crate::decision::backup::manifest::{FORMAT, Manifest, Method};
+use crate::decision::backup::manifest::{FORMAT, Innodb, Manifest, Method};
 use crate::decision::backup::names::{self, BackupId};
 use crate::decision::backup::runs::Attempt;
 use crate::decision::cluster::Unknown;
@@ -78,6 +78,7 @@ struct Asked {
     conn: Conn,
     schemas: Vec<String>,
     lower_case_table_names: u8,
+    innodb: Option<Innodb>,
     accounts: Accounts,
     method: Method,
     tool: String,
@@ -90,6 +91,7 @@ pub(super) struct Filled {
     pub plain_bytes: u64,
     pub accounts_at: u64,
     pub position: Gtids,
+    pub at_most: Option<Gtids>,
     pub tables: Option<Counts>,
 }
 
@@ -105,7 +107,7 @@ impl Order<'_> {
     fn reach(&self) -> Reach<'_> {
         Reach {
             flavor: self.source.status.flavor,
-            address: &self.source.server.address,
+            way: Way::Address(&self.source.server.address),
             account: self.account(),
             tools: &self.backups.tools,
         }
@@ -229,11 +231,13 @@ fn describe(
         flavor: status.flavor,
         version: status.version,
         position: filled.position,
+        at_most: filled.at_most,
         tool: asked.tool,
         begun,
         ended: order.clock.now().wall,
         schemas: asked.schemas,
         lower_case_table_names: asked.lower_case_table_names,
+        innodb: asked.innodb,
         accounts_left_out: asked.accounts.left_out,
         plain_bytes: filled.plain_bytes,
         accounts_at: filled.accounts_at,
@@ -270,15 +274,21 @@ async fn ask(order: &Order<'_>) -> Result<Asked, BackupError> {
     let lower_case_table_names = conn.query_first(question).await.map_err(refused)?;
     let lower_case_table_names = lower_case_table_names.unwrap_or_default();
     let size = size.flatten().unwrap_or_default();
-    let (accounts, (method, tool)) = match order.agent {
+    let flavor = order.source.status.flavor;
+    let (accounts, innodb, (method, tool)) = match order.agent {
         // Its files hold its accounts.
-        Some(link) => (Accounts::default(), physical::ask(link).await?),
+        Some(link) => {
+            let innodb = physical::layout(&mut conn, flavor).await.map_err(refused)?;
+            (Accounts::default(), Some(innodb), physical::ask(link).await?)
+        }
         None => {
-            let accounts = accounts(&mut conn, order.source.status.flavor, server).await?;
-            (accounts, (Method::Logical, order.reach().version().await?))
+            let accounts = accounts(&mut conn, flavor, server).await?;
+            (accounts, None, (Method::Logical, order.reach().version().await?))
         }
     };
-    Ok(Asked { conn, schemas, lower_case_table_names, accounts, method, tool, size })
+    // What stands elsewhere than in the server's directory is told to nobody.
+    let innodb = innodb.filter(Innodb::is_plain);
+    Ok(Asked { conn, schemas, lower_case_table_names, innodb, accounts, method, tool, size })
 }
 
 async fn run(
@@ -361,7 +371,7 @@ async fn fill(
     packed.shutdown().await.map_err(BackupError::io("packing"))?;
     plain_bytes += script.len() as u64;
     let tables = counting.ended(took.max(LEAST_EXTRA), &named).await;
-    Ok(Filled { plain_bytes, accounts_at, position, tables })
+    Ok(Filled { plain_bytes, accounts_at, position, at_most: None, tables })
 }
 
 /// How far the counting of tables is; it never fails a backup.

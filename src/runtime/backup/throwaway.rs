@@ -1,39 +1,37 @@
 //! A database server for one proof: it listens on a socket of its own directory, knows no network, and
 //! is gone afterwards with all that it held.
-//!
-//! The directory is locked as long as its maker lives. What a killed process left, its server
-//! included, is found unlocked by the next one and removed.
 
 use super::BackupError;
+use super::locked::{PREFIX, Place, SOCKET, sweep};
+use crate::clock::Clock;
+use crate::config::Account;
+use crate::config::backups::Backups;
+use crate::decision::backup::manifest::Manifest;
 use crate::decision::topology::{Flavor, Version};
 use crate::runtime::mysql::dialect::Dialect;
 use crate::runtime::steps::Programs;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
-use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-/// What the names of all these directories begin with.
-const PREFIX: &str = "regent-proof-";
 /// Initialising a data directory takes some seconds, on a slow disk more.
 const INITIALIZATION: Duration = Duration::from_secs(300);
 const START: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(50);
+/// The signal that cannot be refused.
+const KILLED: i32 = 9;
+/// The account or its password is refused.
+const DENIED: u16 = 1045;
 const CONNECT: Duration = Duration::from_secs(10);
 /// The end of a log that is told.
 const TOLD: u64 = 1_500;
-/// No socket has a longer path.
-const LONGEST_SOCKET: usize = 107;
-/// More directories are not looked through.
-const MOST_LEFT: usize = 1_000;
 
 /// What a throw-away server is to be.
 #[derive(Clone, Debug)]
@@ -50,30 +48,65 @@ pub(super) struct Wanted<'a> {
     pub name: String,
 }
 
+/// What a backup's server is to be, where the configuration says.
+pub(super) fn wanted<'a>(
+    (manifest, backups): (&Manifest, &'a Backups),
+    clock: Clock,
+) -> Wanted<'a> {
+    Wanted {
+        flavor: manifest.flavor,
+        version: manifest.version,
+        lower_case_table_names: manifest.lower_case_table_names,
+        server: backups.verify.server.as_deref(),
+        directory: &backups.verify.directory,
+        name: format!("{}-{}", clock.now().wall.0, std::process::id()),
+    }
+}
+
 /// A server that is there for a proof.
 #[derive(Debug)]
 pub(super) struct Throwaway {
     // It ends before its directory goes.
     process: Process,
     place: Place,
+    socket: PathBuf,
+    login: Option<Account>,
     pub flavor: Flavor,
     pub version: Version,
 }
 
-/// A locked directory; removed with this.
+/// A place where a server can be started, and its program.
+pub(super) struct Site {
+    place: Place,
+    layout: Layout,
+    version: Version,
+}
+
+/// How a server is started on files that others made.
+pub(super) struct Opening {
+    /// What it is told beside the usual.
+    pub words: Vec<OsString>,
+    /// Whom it knows; root without a password when absent.
+    pub login: Option<Account>,
+    /// How long it may take: to apply what was written last.
+    pub limit: Duration,
+}
+
+/// A server that did not start.
 #[derive(Debug)]
-struct Place {
-    path: PathBuf,
-    _lock: File,
+pub(super) struct NotStarted {
+    pub what: String,
+    /// Whether it ended by itself, so that its files may be the reason.
+    pub by_itself: bool,
 }
 
 /// A child that ends with this, and with its parent where the system has `setpriv`.
 #[derive(Debug)]
 struct Process(Arc<Mutex<Child>>);
 
-impl Throwaway {
-    /// Removes what others left, and starts a server.
-    pub(super) async fn start(wanted: &Wanted<'_>) -> Result<Throwaway, BackupError> {
+impl Site {
+    /// Removes what others left, and makes a place for a server.
+    pub(super) async fn make(wanted: &Wanted<'_>) -> Result<Site, BackupError> {
         let program = program(wanted)?;
         let version = version_of(&program, wanted).await?;
         let directory = wanted.directory.to_owned();
@@ -88,18 +121,72 @@ impl Throwaway {
         let layout = Layout {
             program,
             place: place.path.clone(),
+            data: place.path.join("data"),
             flavor: wanted.flavor,
             lower_case_table_names: wanted.lower_case_table_names,
         };
-        layout.initialize().await?;
-        let process = layout.launch(layout.serving(), "server.log", None)?;
-        let server = Throwaway { process, place, flavor: wanted.flavor, version };
-        server.until_up(&layout).await?;
-        Ok(server)
+        Ok(Site { place, layout, version })
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
-        self.place.path.join("s")
+    /// The same with its data elsewhere.
+    pub(super) fn with_data(self, data: &Path) -> Site {
+        Site { layout: Layout { data: data.to_owned(), ..self.layout }, ..self }
+    }
+
+    /// Where its data is.
+    pub(super) fn data(&self) -> &Path {
+        &self.layout.data
+    }
+
+    /// What only this user can read, and what goes with it.
+    pub(super) fn directory(&self) -> &Path {
+        &self.place.path
+    }
+
+    /// Whether there is room left for more.
+    pub(super) fn has_room(&self) -> bool {
+        has_room(&self.layout.data)
+    }
+
+    /// Starts a server on what is there.
+    pub(super) async fn open(self, opening: Opening) -> Result<Throwaway, NotStarted> {
+        let Site { place, layout, version } = self;
+        let not = |error: BackupError| {
+            let what = match error {
+                BackupError::Throwaway(what) => what,
+                error => error.to_string(),
+            };
+            NotStarted { what, by_itself: false }
+        };
+        let temporary = fs::create_dir_all(place.path.join("tmp"));
+        temporary.map_err(|error| not(failed(format!("{}: {error}", place.path.display()))))?;
+        let mut words = layout.serving();
+        words.extend(opening.words);
+        let process = layout.launch(words, "server.log", None).map_err(not)?;
+        let (flavor, login) = (layout.flavor, opening.login);
+        let socket = place.path.join(SOCKET);
+        let server = Throwaway { process, place, socket, login, flavor, version };
+        server.until_up(&layout, opening.limit).await?;
+        Ok(server)
+    }
+}
+
+impl From<NotStarted> for BackupError {
+    fn from(not: NotStarted) -> BackupError {
+        failed(not.what)
+    }
+}
+
+impl Throwaway {
+    /// Removes what others left, and starts a server.
+    pub(super) async fn start(wanted: &Wanted<'_>) -> Result<Throwaway, BackupError> {
+        let site = Site::make(wanted).await?;
+        site.layout.initialize().await?;
+        let opening = Opening { words: Vec::new(), login: None, limit: START };
+        Ok(site.open(opening).await?)
+    }
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -108,8 +195,9 @@ impl Throwaway {
 
     pub(super) async fn connect(&self) -> Result<Conn, mysql_async::Error> {
         let options = OptsBuilder::default()
-            .socket(Some(self.socket().display().to_string()))
-            .user(Some("root"))
+            .socket(Some(self.socket.display().to_string()))
+            .user(Some(self.login.as_ref().map_or("root", |login| login.user.as_str())))
+            .pass(self.login.as_ref().map(|login| login.password.reveal()))
             .stmt_cache_size(0);
         let connected = tokio::time::timeout(CONNECT, Conn::new(options)).await;
         connected.unwrap_or_else(|_| Err(mysql_async::Error::Other("it does not answer".into())))
@@ -120,10 +208,40 @@ impl Throwaway {
         self.process.ended().is_none()
     }
 
+    /// Whether it has ended, and nobody killed it, as a system does that is short of memory.
+    pub(super) fn gave_up(&self) -> bool {
+        self.process.ended().is_some_and(|status| status.signal() != Some(KILLED))
+    }
+
     /// Whether its directory has room left for more.
     pub(super) fn has_room(&self) -> bool {
-        let Ok(found) = rustix::fs::statvfs(&self.place.path) else { return false };
-        found.f_bavail.saturating_mul(found.f_frsize) > 64 << 20
+        has_room(&self.place.path)
+    }
+
+    /// Carries out a last statement and ends in order, so that another server can be started on its data.
+    pub(super) async fn shut_down(
+        self,
+        statement: &str,
+        limit: Duration,
+    ) -> Result<(), BackupError> {
+        let refused = |error| failed(format!("it is to end: {error}"));
+        let mut conn = self.connect().await.map_err(refused)?;
+        conn.query_drop(statement).await.map_err(refused)?;
+        // It may close the connection before it answers.
+        let _ = conn.query_drop("SHUTDOWN").await;
+        let ending = async {
+            loop {
+                if let Some(status) = self.process.ended() {
+                    return status;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        match tokio::time::timeout(limit, ending).await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(failed(format!("it ended with {status}: {}", self.last_words()))),
+            Err(_) => Err(failed(format!("it did not end in {} s", limit.as_secs()))),
+        }
     }
 
     /// Why it is not there any more, in its own words.
@@ -131,26 +249,41 @@ impl Throwaway {
         tail(&self.place.path.join("server.log"))
     }
 
-    async fn until_up(&self, layout: &Layout) -> Result<(), BackupError> {
+    async fn until_up(&self, layout: &Layout, limit: Duration) -> Result<(), NotStarted> {
         let up = async {
             loop {
                 if let Some(status) = self.process.ended() {
-                    return Err(failed(format!("{status}: {}", self.last_words())));
+                    let what = format!("{status}: {}", self.last_words());
+                    let by_itself = self.gave_up() && self.has_room() && has_room(&layout.data);
+                    return Err(NotStarted { what, by_itself });
                 }
-                if let Ok(mut conn) = self.connect().await
-                    && conn.query_drop("DO 0").await.is_ok()
-                {
-                    return Ok(());
+                let answered = match self.connect().await {
+                    Ok(mut conn) => conn.query_drop("DO 0").await,
+                    Err(error) => Err(error),
+                };
+                match answered {
+                    Ok(()) => return Ok(()),
+                    // Whoever is not let in once is never let in.
+                    Err(mysql_async::Error::Server(error)) if error.code == DENIED => {
+                        let what = format!("it lets nobody in: {}", self.last_words());
+                        return Err(NotStarted { what, by_itself: false });
+                    }
+                    Err(_) => tokio::time::sleep(LOOK).await,
                 }
-                tokio::time::sleep(LOOK).await;
             }
         };
-        let late = || {
-            let (program, seconds) = (layout.program.display(), START.as_secs());
-            failed(format!("{program} did not answer in {seconds} s: {}", self.last_words()))
+        let late = |_| {
+            let (program, seconds) = (layout.program.display(), limit.as_secs());
+            let what = format!("{program} did not answer in {seconds} s: {}", self.last_words());
+            Err(NotStarted { what, by_itself: false })
         };
-        tokio::time::timeout(START, up).await.unwrap_or_else(|_| Err(late()))
+        tokio::time::timeout(limit, up).await.unwrap_or_else(late)
     }
+}
+
+fn has_room(path: &Path) -> bool {
+    let Ok(found) = rustix::fs::statvfs(path) else { return false };
+    found.f_bavail.saturating_mul(found.f_frsize) > 64 << 20
 }
 
 fn failed(what: String) -> BackupError {
@@ -208,63 +341,11 @@ async fn version_of(program: &Path, wanted: &Wanted<'_>) -> Result<Version, Back
     Ok(has)
 }
 
-impl Place {
-    fn make(directory: &Path, name: &str) -> io::Result<Place> {
-        let path = directory.canonicalize()?.join(name);
-        if path.join("s").as_os_str().len() > LONGEST_SOCKET {
-            return Err(io::Error::other(
-                "is too long a path for a socket; write a shorter one in backups.verify.directory",
-            ));
-        }
-        DirBuilder::new().mode(0o700).create(&path)?;
-        let lock = File::create(path.join("lock"))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Place { path, _lock: lock })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "could not be removed");
-        }
-    }
-}
-
-/// Removes what killed processes left, as far as this user may.
-fn sweep(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.take(MOST_LEFT).flatten() {
-        let path = entry.path();
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            continue;
-        }
-        let Ok(lock) = File::open(path.join("lock")) else { continue };
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            continue;
-        }
-        kill_leftover(&path);
-        match fs::remove_dir_all(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "removed what a killed proof left"),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "could not be removed"),
-        }
-    }
-}
-
-/// Kills the server of a directory whose maker is gone, if that process is really it.
-fn kill_leftover(path: &Path) {
-    let read = fs::read_to_string(path.join("pid")).unwrap_or_default();
-    let Some(pid) = read.trim().parse().ok().and_then(Pid::from_raw) else { return };
-    let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    if String::from_utf8_lossy(&command).contains(&*path.to_string_lossy()) {
-        let _ = kill_process(pid, Signal::KILL);
-    }
-}
-
 /// Which program runs where.
 struct Layout {
     program: PathBuf,
     place: PathBuf,
+    data: PathBuf,
     flavor: Flavor,
     lower_case_table_names: u8,
 }
@@ -312,10 +393,6 @@ const MARIADB: &[&str] =
     &["--innodb-log-file-size=128M", "--aria-pagecache-buffer-size=16M", "--key-buffer-size=8M"];
 
 impl Layout {
-    fn data(&self) -> PathBuf {
-        self.place.join("data")
-    }
-
     /// Fills an empty data directory; its root has no password, and nobody else can reach it.
     async fn initialize(&self) -> Result<(), BackupError> {
         let mut arguments = self.beginning();
@@ -327,7 +404,7 @@ impl Layout {
                 None
             }
             Flavor::MariaDb => {
-                fs::create_dir_all(self.data()).map_err(io)?;
+                fs::create_dir_all(&self.data).map_err(io)?;
                 let quiet = ["--bootstrap", "--silent-startup", "--log-warnings=0"];
                 arguments.extend(quiet.map(OsString::from));
                 Some(self.script().map_err(io)?)
@@ -404,7 +481,7 @@ impl Layout {
         }
         // MySQL keeps for ever what it was initialised with.
         all.push(format!("--lower-case-table-names={}", self.lower_case_table_names).into());
-        all.push(option("--datadir", &self.data()));
+        all.push(option("--datadir", &self.data));
         all.push(option("--tmpdir", &self.place.join("tmp")));
         all
     }
@@ -416,7 +493,7 @@ impl Layout {
             Flavor::MariaDb => MARIADB,
         };
         all.extend(BOTH.iter().chain(own).map(OsString::from));
-        all.push(option("--socket", &self.place.join("s")));
+        all.push(option("--socket", &self.place.join(SOCKET)));
         all.push(option("--pid-file", &self.place.join("pid")));
         all
     }
@@ -501,27 +578,5 @@ fn tail(path: &Path) -> String {
     match read {
         Ok(_) => String::from_utf8_lossy(&text).trim().to_owned(),
         Err(error) => format!("its log cannot be read: {error}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_killed_process_left_is_removed_and_what_others_use_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let used = Place::make(directory.path(), "regent-proof-used").unwrap();
-        let left = directory.path().join("regent-proof-left");
-        fs::create_dir(&left).unwrap();
-        fs::write(left.join("lock"), "").unwrap();
-        fs::write(left.join("pid"), std::process::id().to_string()).unwrap();
-        let other = directory.path().join("somebody-elses");
-        fs::create_dir(&other).unwrap();
-        sweep(directory.path());
-        assert!(!left.exists() && other.exists() && used.path.exists());
-        let path = used.path.clone();
-        drop(used);
-        assert!(!path.exists());
     }
 }

@@ -35,9 +35,18 @@ pub(super) struct Tool {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reach<'a> {
     pub flavor: Flavor,
-    pub address: &'a Endpoint,
+    pub way: Way<'a>,
     pub account: &'a Account,
     pub tools: &'a Tools,
+}
+
+/// The way to a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'a> {
+    /// Over the network.
+    Address(&'a Endpoint),
+    /// A socket of this machine.
+    Socket(&'a Path),
 }
 
 impl Reach<'_> {
@@ -113,10 +122,16 @@ impl Reach<'_> {
     /// A program on its way to the server.
     fn program(&self, name: &str, declared: &Option<PathBuf>) -> Command {
         let mut command = bare(name, declared);
+        match self.way {
+            Way::Address(address) => command
+                .arg("--protocol=TCP")
+                .arg(format!("--host={}", address.host))
+                .arg(format!("--port={}", address.port)),
+            Way::Socket(socket) => {
+                command.arg("--protocol=SOCKET").arg(format!("--socket={}", socket.display()))
+            }
+        };
         command
-            .arg("--protocol=TCP")
-            .arg(format!("--host={}", self.address.host))
-            .arg(format!("--port={}", self.address.port))
             .arg(format!("--user={}", self.account.user))
             // Where the machine's other users cannot read it, unlike an argument.
             .env("MYSQL_PWD", self.account.password.reveal());

@@ -165,8 +165,7 @@ impl Archive {
             let Some(from) = from else { continue };
             let to = self.end_of(stretch);
             let usable = |entry: &&Entry| entry.position.contains(from) && entry.ended <= to;
-            let logical = backups.iter().filter(|entry| !entry.method.is_physical());
-            let earliest = logical.filter(usable).min_by_key(|entry| entry.ended);
+            let earliest = backups.iter().filter(usable).min_by_key(|entry| entry.ended);
             windows.extend(earliest.map(|entry| Window {
                 from: entry.ended,
                 to,

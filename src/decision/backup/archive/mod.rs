@@ -4,6 +4,7 @@
 pub mod history;
 pub mod names;
 pub mod recovery;
+mod refusal;
 pub mod segment;
 pub mod source;
 pub mod walk;

@@ -1,10 +1,12 @@
 //! How a moment is reached: from which backup, over which segments, and without which transactions.
 
-use super::history::{Archive, Hole};
+use super::history::Archive;
 use super::names::{Beginning, SegmentName};
+pub use super::refusal::NoWay;
 use super::segment::Segment;
 use crate::clock::WallTime;
 use crate::decision::backup::catalog::Entry;
+use crate::decision::backup::manifest::Kind;
 use crate::decision::backup::names::BackupId;
 use crate::decision::gtid::Gtids;
 use serde::Serialize;
@@ -55,83 +57,17 @@ pub struct Plan {
     pub until: Until,
 }
 
-/// Why a moment cannot be reached.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum NoWay {
-    /// There is no archive.
-    #[error("no binary log of {0} is archived at {1}; 'regent backup archive' does that")]
-    NothingArchived(String, String),
-    /// No backup is old enough.
-    #[error("no logical backup is from before {0}; the oldest one ended at {1}")]
-    NoBackup(String, String),
-    /// The backup that was named is not there.
-    #[error("the target holds no backup {0}; 'regent backup list' shows those it holds")]
-    NoSuchBackup(BackupId),
-    /// The backup that was named is of files.
-    #[error(
-        "backup {0} is physical, and the binary log is carried out on what SQL restored: name a logical one, \
-         or latest"
-    )]
-    Physical(BackupId),
-    /// The backup that was named is too new.
-    #[error("backup {backup} ended at {ended}, and {until} was before that; name an older one")]
-    TooNew {
-        /// The backup.
-        backup: BackupId,
-        /// When it ended.
-        ended: WallTime,
-        /// The moment.
-        until: String,
-    },
-    /// The backup holds the transaction already.
-    #[error("backup {0} holds transaction {1} already; name an older one")]
-    Holds(BackupId, String),
-    /// Archived transactions end before the moment.
-    #[error("the archive reaches up to {reaches}, not to {until}")]
-    NotYet {
-        /// Up to when.
-        reaches: WallTime,
-        /// The moment.
-        until: String,
-    },
-    /// The transaction is in no segment.
-    #[error(
-        "transaction {gtid} is in no segment; those archived from {from} to {to} were searched"
-    )]
-    Unknown {
-        /// The transaction.
-        gtid: String,
-        /// The earliest commit of those.
-        from: WallTime,
-        /// The latest commit of those.
-        to: WallTime,
-    },
-    /// Transactions are missing in between.
-    #[error(
-        "transactions committed after {} and before {} are missing ({}); from backup {backup} every \
-         moment up to {} can be restored",
-        .hole.after, .hole.until, .hole.cause, .hole.after
-    )]
-    Hole {
-        /// The backup.
-        backup: BackupId,
-        /// Where.
-        hole: Hole,
-    },
-    /// The archive begins too late.
-    #[error(
-        "the archive begins at {begins}, and transactions between that and backup {backup} are not in \
-         it; restore a newer backup"
-    )]
-    BeginsLater {
-        /// The backup.
-        backup: BackupId,
-        /// The archive's earliest commit.
-        begins: WallTime,
-    },
-    /// Two segments do not fit together.
-    #[error("segment {0} does not begin where the one before it ends, {1}; one of them is damaged")]
-    Broken(SegmentName, SegmentName),
+impl Plan {
+    /// The same way from what a server on the backup's files turned out to hold.
+    pub fn going_on_from(self, held: &Gtids) -> Result<Plan, NoWay> {
+        if let Some(gtid) = self.until.gtid().filter(|gtid| held.contains(gtid)) {
+            return Err(NoWay::Holds(self.backup, gtid.to_string()));
+        }
+        if let Some(lost) = self.left_out.iter().find(|lost| lost.is_held_by(held)) {
+            return Err(NoWay::HoldsLost(self.backup, lost.gtids.to_string()));
+        }
+        Ok(Plan { from: held.clone(), ..self })
+    }
 }
 
 impl fmt::Display for Until {
@@ -206,6 +142,7 @@ impl Lost {
 pub struct Search<'a> {
     archive: &'a Archive,
     backups: &'a [Entry],
+    kind: Kind,
     until: Until,
     /// All forks of the history that is followed, the oldest first.
     forks: Vec<Lost>,
@@ -220,12 +157,13 @@ pub struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Begins the search; `forks` are all segments that begin with one, `named` the backup to restore.
+    /// Begins the search; `forks` are all segments that begin with one, `named` the backup to restore. Only
+    /// backups of that kind count.
     pub fn new(
         archive: &'a Archive,
         forks: &[Segment],
         backups: &'a [Entry],
-        (named, until): (Option<&BackupId>, Until),
+        (named, kind, until): (Option<&BackupId>, Kind, Until),
     ) -> Result<Search<'a>, NoWay> {
         if archive.segments.is_empty() {
             let cluster = archive.cluster.to_string();
@@ -235,13 +173,15 @@ impl<'a> Search<'a> {
         let found = until.gtid().is_none();
         let (backup, next) = (None, None);
         let read = Vec::new();
+        let ended_by = None;
         let mut search =
-            Search { archive, backups, until, forks, ended_by: None, backup, read, next, found };
+            Search { archive, backups, kind, until, forks, ended_by, backup, read, next, found };
         if let Some(named) = named {
             let entry = backups.iter().find(|entry| &entry.id == named);
             let entry = entry.ok_or_else(|| NoWay::NoSuchBackup(named.clone()))?;
-            if entry.method.is_physical() {
-                return Err(NoWay::Physical(named.clone()));
+            if entry.method.kind() != kind {
+                let (backup, kind) = (named.clone(), entry.method.kind());
+                return Err(NoWay::OtherKind { backup, kind });
             }
             search.backup = Some(entry);
             search.follow(entry)?;
@@ -264,7 +204,7 @@ impl<'a> Search<'a> {
                 ended: entry.ended,
                 until: self.until.to_string(),
             }),
-            Until::Including(gtid) | Until::Before(gtid) if entry.position.contains(gtid) => {
+            Until::Including(gtid) | Until::Before(gtid) if entry.most().contains(gtid) => {
                 Err(NoWay::Holds(entry.id.clone(), gtid.to_string()))
             }
             _ => Ok(()),
@@ -275,20 +215,28 @@ impl<'a> Search<'a> {
     fn newest_before(&self) -> Result<&'a Entry, NoWay> {
         let before = |entry: &&Entry| match &self.until {
             Until::Time(micros) => entry.ended.0.saturating_mul(1_000) <= *micros,
-            Until::Including(gtid) | Until::Before(gtid) => !entry.position.contains(gtid),
+            Until::Including(gtid) | Until::Before(gtid) => !entry.most().contains(gtid),
             Until::Latest => true,
         };
-        let of_history =
-            |entry: &&Entry| !self.forks.iter().any(|it| it.is_held_by(&entry.position));
+        let of_history = |entry: &&Entry| !self.forks.iter().any(|it| it.is_held_by(entry.most()));
         // Where the history that is followed has ended, none of what went on without it.
         let end = self.read.first().filter(|_| self.ended_by.is_some());
-        let within = |entry: &&Entry| end.is_none_or(|end| end.to.contains(&entry.position));
-        let logical = || self.backups.iter().filter(|entry| !entry.method.is_physical());
-        let fitting = logical().filter(before).filter(of_history).filter(within);
-        fitting.max_by_key(|entry| entry.ended).ok_or_else(|| {
-            let oldest = logical().map(|entry| entry.ended).min();
-            let oldest = oldest.map_or_else(|| "no time".to_owned(), |at| at.to_string());
-            NoWay::NoBackup(self.until.to_string(), oldest)
+        let within = |entry: &&Entry| end.is_none_or(|end| end.to.contains(entry.most()));
+        let fitting = self.backups.iter().filter(before).filter(of_history).filter(within);
+        let (own, others): (Vec<&Entry>, Vec<&Entry>) =
+            fitting.partition(|entry| entry.method.kind() == self.kind);
+        let newest = |of: Vec<&'a Entry>| of.into_iter().max_by_key(|entry| entry.ended);
+        newest(own).ok_or_else(|| {
+            let of_kind = self.backups.iter().filter(|entry| entry.method.kind() == self.kind);
+            let oldest = of_kind.map(|entry| entry.ended).min();
+            NoWay::NoBackup {
+                kind: self.kind,
+                until: self.until.to_string(),
+                oldest: oldest.map_or("there is none".to_owned(), |at| {
+                    format!("the oldest one ended at {at}")
+                }),
+                other: newest(others).map(|entry| entry.id.clone()),
+            }
         })
     }
 
@@ -462,6 +410,15 @@ mod tests {
         named: Option<usize>,
         until: Until,
     ) -> Result<Plan, NoWay> {
+        search_of(Kind::Logical, segments, backups, (named, until))
+    }
+
+    fn search_of(
+        kind: Kind,
+        segments: &[Segment],
+        backups: &[Entry],
+        (named, until): (Option<usize>, Until),
+    ) -> Result<Plan, NoWay> {
         let cluster = crate::decision::topology::ClusterName::from("shop");
         let objects: Vec<String> =
             segments.iter().map(|it| names::manifest(&cluster, &it.name)).collect();
@@ -470,7 +427,7 @@ mod tests {
         archive.reached = Some(Reached { format: 1, at, position, unknown: Unknown::new() });
         let forks: Vec<Segment> = segments.iter().filter(|it| it.lost.is_some()).cloned().collect();
         let named = named.map(|place| &backups[place].id);
-        let mut search = Search::new(&archive, &forks, backups, (named, until))?;
+        let mut search = Search::new(&archive, &forks, backups, (named, kind, until))?;
         while let Some(name) = search.wants() {
             let found = segments.iter().find(|it| &it.name == name).unwrap().clone();
             search.take(found)?;
@@ -498,7 +455,7 @@ mod tests {
         assert_eq!(planned(None, Until::Latest), Ok((0, vec![5])));
         assert_eq!(planned(Some(3), second(46)), Ok((3, vec![1, 2, 3, 4, 5])));
         assert!(matches!(planned(None, second(61)), Err(NoWay::NotYet { .. })));
-        assert!(matches!(planned(None, second(4)), Err(NoWay::NoBackup(..))));
+        assert!(matches!(planned(None, second(4)), Err(NoWay::NoBackup { .. })));
         assert!(matches!(planned(Some(0), second(44)), Err(NoWay::TooNew { .. })));
     }
 
@@ -526,16 +483,38 @@ mod tests {
     }
 
     #[test]
-    fn files_are_no_ground_for_the_binary_log() {
+    fn either_kind_is_ground_and_neither_stands_in_for_the_other() {
         let (segments, mut backups) = (history(), backups());
+        let files = |backups: &[Entry], named, until| {
+            search_of(Kind::Physical, &segments, backups, (named, until))
+        };
         backups[0].method = Method::PhysicalClone;
         let plan = search(&segments, &backups, None, second(46)).unwrap();
         assert_eq!(plan.backup, backups[2].id);
-        let refused = search(&segments, &backups, Some(0), second(46));
-        assert_eq!(refused, Err(NoWay::Physical(backups[0].id.clone())));
-        backups.iter_mut().for_each(|entry| entry.method = Method::PhysicalMariadbBackup);
-        let refused = search(&segments, &backups, None, second(46));
-        assert!(matches!(refused, Err(NoWay::NoBackup(..))), "{refused:?}");
+        assert_eq!(files(&backups, None, second(46)).unwrap().backup, backups[0].id);
+        let refused = search(&segments, &backups, Some(0), second(46)).unwrap_err();
+        assert!(refused.to_string().contains("--data-dir"), "{refused}");
+        let refused = files(&backups, None, second(28)).unwrap_err().to_string();
+        assert!(refused.starts_with("no physical backup is from before"), "{refused}");
+        assert!(refused.contains("--into"), "{refused}");
+    }
+
+    #[test]
+    fn what_a_copy_may_hold_beyond_its_position_is_reckoned_with() {
+        let (segments, mut backups) = (history(), backups());
+        backups.truncate(1);
+        backups[0].method = Method::PhysicalClone;
+        backups[0].at_most = Some(gtids("A:1-10,B:1-8"));
+        let files =
+            |until| search_of(Kind::Physical, &segments, &backups, (None, until)).map(|it| it.from);
+        let before = |gtid: &str| Until::Before(gtids(gtid));
+        assert!(matches!(files(before("B:8")), Err(NoWay::NoBackup { .. })));
+        assert_eq!(files(before("B:9")), Ok(gtids("A:1-10,B:1-7")));
+        let plan = search_of(Kind::Physical, &segments, &backups, (None, before("B:9"))).unwrap();
+        let held = gtids("A:1-10,B:1-8");
+        assert_eq!(plan.clone().going_on_from(&held).map(|plan| plan.from), Ok(held));
+        let refused = plan.clone().going_on_from(&gtids("A:1-10,B:1-9"));
+        assert!(matches!(refused, Err(NoWay::Holds(..))), "{refused:?}");
     }
 
     #[test]

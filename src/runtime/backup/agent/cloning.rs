@@ -1,6 +1,6 @@
 //! MySQL's CLONE: the server copies itself into a directory, which is sent as a tar archive.
 
-use super::copying::{Beside, Program};
+use super::copying::{Beside, Copied, Program};
 use super::sending::Sending;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::Flavor;
@@ -45,12 +45,11 @@ pub(super) async fn copy(
     beside: &Beside,
     mut conn: Conn,
     sending: &mut Sending,
-) -> Result<Gtids, BackupError> {
+) -> Result<Copied, BackupError> {
     fit(beside, &mut conn).await?;
-    // CLONE tells no position of a copy on this machine. All that was executed before it is in the copy; the
-    // few transactions that came meanwhile and are in it too are known to the server that is started on it.
-    let position: Option<String> =
-        conn.query_first(POSITION).await.map_err(|error| beside.refused(error))?;
+    // CLONE tells no position of a copy on this machine. All that was executed before it is in the copy, and
+    // nothing that came after it; what came meanwhile is known to the server that is started on it.
+    let position = executed(beside, &mut conn).await?;
     let place = beside.scratch.clone_place();
     let into = quoted(&place.display().to_string());
     let cloned = conn.query_drop(format!("CLONE LOCAL DATA DIRECTORY = {into}")).await;
@@ -62,13 +61,12 @@ pub(super) async fn copy(
     })?;
     let state: Option<String> =
         conn.query_first(STATE).await.map_err(|error| beside.refused(error))?;
+    let at_most = executed(beside, &mut conn).await?;
     drop(conn);
     let state = state.unwrap_or_default();
     if state != "Completed" {
         return Err(beside.refused(format!("CLONE ended as {state:?}")));
     }
-    let position = position.unwrap_or_default();
-    let position = Gtids::parse(Flavor::MySql, &position).map_err(|error| beside.refused(error))?;
     if !place.join("ibdata1").is_file() && !place.join("mysql.ibd").is_file() {
         let what = format!(
             "CLONE wrote to {}, which the agent does not see; both must find scratch under one path",
@@ -77,7 +75,14 @@ pub(super) async fn copy(
         return Err(beside.refused(what));
     }
     send(&place, sending).await?;
-    Ok(position)
+    Ok(Copied { position, at_most: Some(at_most) })
+}
+
+async fn executed(beside: &Beside, conn: &mut Conn) -> Result<Gtids, BackupError> {
+    let told: Option<String> =
+        conn.query_first(POSITION).await.map_err(|error| beside.refused(error))?;
+    let told = told.unwrap_or_default();
+    Gtids::parse(Flavor::MySql, &told).map_err(|error| beside.refused(error))
 }
 
 /// Whether the server can be copied, and there is room for it.

@@ -40,6 +40,15 @@ pub(super) struct Beside {
     pub scratch: Scratch,
 }
 
+/// What a copy holds.
+#[derive(Clone, Debug)]
+pub(super) struct Copied {
+    /// Every transaction that is in it.
+    pub position: Gtids,
+    /// Where that is not known exactly: nothing is in it beside these.
+    pub at_most: Option<Gtids>,
+}
+
 impl Beside {
     pub(super) async fn connect(&self) -> Result<Conn, BackupError> {
         let (address, server) = (&self.server.address, self.server.name.to_string());
@@ -73,8 +82,8 @@ impl Beside {
         Program::new(name, declared)
     }
 
-    /// Sends a copy; gives its position.
-    pub(super) async fn copy(&self, sending: &mut Sending) -> Result<Gtids, BackupError> {
+    /// Sends a copy; says what it holds.
+    pub(super) async fn copy(&self, sending: &mut Sending) -> Result<Copied, BackupError> {
         let mut conn = self.connect().await?;
         let (method, tool) = self.method(&mut conn).await?;
         sending.send(frames::head(&Head { format: FORMAT, method, tool })).await?;
@@ -82,7 +91,8 @@ impl Beside {
             Method::PhysicalClone => cloning::copy(self, conn, sending).await,
             _ => {
                 drop(conn);
-                self.stream(method, sending).await
+                let position = self.stream(method, sending).await?;
+                Ok(Copied { position, at_most: None })
             }
         }
     }
@@ -100,8 +110,8 @@ impl Beside {
         program
             .command
             .arg(format!("--defaults-file={}", options.display()))
-            .args(["--backup", "--stream=xbstream", "--protocol=tcp"])
-            .arg(format!("--host={}", self.server.address.host))
+            .args(["--backup", "--stream=xbstream"])
+            .args(over_tcp(method, &self.server.address.host))
             .arg(format!("--port={}", self.server.address.port))
             .arg(format!("--user={}", self.account.user))
             .arg(format!("--target-dir={}", place.display()))
@@ -169,8 +179,20 @@ impl Program {
     }
 }
 
+/// How these programs are led to a server's port rather than to a socket.
+fn over_tcp(method: Method, host: &str) -> Vec<String> {
+    match method {
+        // It does not know the word protocol, and takes this name for the socket's.
+        Method::PhysicalXtrabackup if host == "localhost" => vec!["--host=127.0.0.1".to_owned()],
+        Method::PhysicalXtrabackup => vec![format!("--host={host}")],
+        _ => vec!["--protocol=tcp".to_owned(), format!("--host={host}")],
+    }
+}
+
 /// How a program names itself, wherever it prints that.
-async fn version_of(mut program: Program) -> Result<String, BackupError> {
+pub(in crate::runtime::backup) async fn version_of(
+    mut program: Program,
+) -> Result<String, BackupError> {
     program.command.arg("--version");
     let mut tool = program.start()?;
     let mut printed = String::new();
@@ -185,6 +207,11 @@ async fn version_of(mut program: Program) -> Result<String, BackupError> {
     let name = words.next().map(|word| Path::new(word).file_name().unwrap_or_default());
     let name = name.unwrap_or_default().to_string_lossy().into_owned();
     Ok(std::iter::once(name.as_str()).chain(words).collect::<Vec<_>>().join(" "))
+}
+
+/// The position that a program noted among the files of its copy.
+pub(in crate::runtime::backup) fn noted_in(place: &Path, flavor: Flavor) -> Option<Gtids> {
+    position(flavor, &told_in(place, &TOLD).ok()?)
 }
 
 /// The position in what a program wrote about its copy.

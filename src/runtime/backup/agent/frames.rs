@@ -49,6 +49,9 @@ pub(in crate::runtime::backup) struct End {
     pub crc64: u64,
     /// Every transaction that is in it.
     pub position: Gtids,
+    /// Where that is not known exactly: nothing is in it beside these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<Gtids>,
 }
 
 /// Why a stream is no backup.
@@ -262,7 +265,8 @@ mod tests {
             all.extend(alive());
         }
         let position = Gtids::parse(Flavor::MariaDb, "0-1-7").unwrap();
-        all.extend(end(&End { bytes: bytes.len() as u64, crc64: sum.finalize(), position }));
+        let bytes = bytes.len() as u64;
+        all.extend(end(&End { bytes, crc64: sum.finalize(), position, at_most: None }));
         all
     }
 

@@ -16,7 +16,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long an agent may take to say what it is: it asks its server.
 const ANSWER: Duration = Duration::from_secs(45);
 /// An agent that has sent nothing, not even a sign of life, for so long is gone.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(20);
 /// The longest answer beside a copy.
 const MOST_TEXT: usize = 64 << 10;
 

@@ -13,7 +13,7 @@ mod scratch;
 mod sending;
 mod serving;
 
-pub(super) use copying::Program;
+pub(super) use copying::{Program, noted_in, version_of};
 pub use link::Link;
 pub use serving::{AgentError, serve};
 

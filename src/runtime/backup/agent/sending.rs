@@ -1,7 +1,7 @@
 //! The sending half of a copy: what a program prints, in frames, as fast as somebody takes them.
 
+use super::copying::Copied;
 use super::frames::{self, End, HEADER, LARGEST_PIECE};
-use crate::decision::gtid::Gtids;
 use crate::runtime::backup::BackupError;
 use crate::runtime::backup::tool::widen;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -65,8 +65,10 @@ impl Sending {
     }
 
     /// What stands behind the data.
-    pub(super) fn end(&self, position: Gtids) -> End {
-        End { bytes: self.sent.load(Ordering::Relaxed), crc64: self.sum.finalize(), position }
+    pub(super) fn end(&self, copied: Copied) -> End {
+        let Copied { position, at_most } = copied;
+        let bytes = self.sent.load(Ordering::Relaxed);
+        End { bytes, crc64: self.sum.finalize(), position, at_most }
     }
 
     /// Lets whoever takes the frames know that the agent lives while it has no data yet.

@@ -243,8 +243,8 @@ async fn work(service: &Service, frames: mpsc::Sender<Bytes>) {
     breath.end().await;
     let server = &beside.server.name;
     let last = match copied {
-        Ok(position) => {
-            let end = sending.end(position);
+        Ok(copied) => {
+            let end = sending.end(copied);
             tracing::info!(bytes = end.bytes, "a copy of {server} was taken");
             frames::end(&end)
         }

@@ -5,6 +5,7 @@ use crate::decision::backup::archive::names::{self, Beginning, SegmentName};
 use crate::decision::backup::archive::recovery::{Plan, Search, Until};
 use crate::decision::backup::archive::segment::{MOST_BYTES, Reached, Segment};
 use crate::decision::backup::catalog::{Catalog, Unusable};
+use crate::decision::backup::manifest::Kind;
 use crate::decision::backup::names::BackupId;
 use crate::decision::backup::retention::{self, superfluous};
 use crate::decision::gtid::Gtids;
@@ -58,14 +59,14 @@ pub async fn recoverable(
     Ok(archive.recoverable(&begins, &catalog.backups))
 }
 
-/// The way to a moment, from that backup or from the newest one before it.
+/// The way to a moment, from that backup or from the newest one of that kind before it.
 pub async fn way(
     target: &Target,
     (archive, catalog): (&Archive, &Catalog),
-    (named, until): (Option<&BackupId>, Until),
+    wanted: (Option<&BackupId>, Kind, Until),
 ) -> Result<Plan, BackupError> {
     let forks = forks(target, archive).await?;
-    let mut search = Search::new(archive, &forks, &catalog.backups, (named, until))?;
+    let mut search = Search::new(archive, &forks, &catalog.backups, wanted)?;
     while let Some(name) = search.wants() {
         search.take(segment(target, &archive.cluster, name).await?)?;
     }

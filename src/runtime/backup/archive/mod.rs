@@ -7,6 +7,7 @@ mod events;
 mod feeding;
 mod finding;
 mod listing;
+mod onto;
 mod reading;
 pub mod replay;
 mod spool;

@@ -4,16 +4,16 @@
 //! decided here. Each keeps its GTID, so that what was broken off goes on where it stopped.
 
 use super::feeding::Feeding;
+pub use super::onto::{Copied, Onto};
 use super::reading::Opened;
 use crate::decision::backup::archive::recovery::Plan;
 use crate::decision::backup::archive::walk::Walk;
 use crate::decision::gtid::Gtids;
 use crate::decision::report::{Status, Writable};
-use crate::decision::topology::{Flavor, ServerName};
+use crate::decision::topology::Flavor;
 use crate::runtime::backup::packing::Identities;
-use crate::runtime::backup::restoring::{Destination, ask, look, session};
+use crate::runtime::backup::restoring::ask;
 use crate::runtime::backup::target::Target;
-use crate::runtime::backup::tool::Reach;
 use crate::runtime::backup::{BackupError, Progress};
 use mysql_async::prelude::Queryable;
 use serde::Serialize;
@@ -41,22 +41,18 @@ pub struct Replay<'a> {
     /// Secret keys.
     pub identities: &'a Identities,
     /// The server.
-    pub destination: &'a Destination<'a>,
+    pub onto: Onto<'a>,
 }
 
 impl Replay<'_> {
-    fn server(&self) -> ServerName {
-        ServerName(self.destination.address.to_string())
-    }
-
     /// Whether the server holds the backup, perhaps some of what follows it, and nothing else.
     pub async fn fits(&self) -> Result<(), BackupError> {
         self.look().await.map(|_| ())
     }
 
     async fn look(&self) -> Result<Status, BackupError> {
-        let server = self.server();
-        let status = look(self.destination, &server).await?;
+        let server = self.onto.name();
+        let status = self.onto.look().await?;
         let refused = |why: String| Err(BackupError::NotEmpty(format!("{server} {why}")));
         if status.flavor != self.plan.from.flavor() {
             return refused(format!("is {}, and the archive is not", status.flavor));
@@ -64,7 +60,9 @@ impl Replay<'_> {
         if !status.channels.is_empty() {
             return refused("replicates; transactions cannot be carried out there".to_owned());
         }
-        if status.flavor == Flavor::MariaDb && !status.settings.binlog {
+        let forgetful = status.flavor == Flavor::MariaDb && !status.settings.binlog;
+        // The position of one that is there for this alone is set at the end.
+        if forgetful && matches!(self.onto, Onto::Running(_)) {
             return refused("writes no binary log, and so forgets GTIDs; set log_bin".to_owned());
         }
         if !status.executed.contains(&self.plan.from) {
@@ -88,8 +86,8 @@ impl Replay<'_> {
     /// Carries out what comes after the server's position, up to the plan's end.
     pub async fn run(&self, progress: &watch::Sender<Progress>) -> Result<Replayed, BackupError> {
         let status = self.look().await?;
-        let server = self.server();
-        let mut conn = session(self.destination, &server).await?;
+        let server = self.onto.name();
+        let mut conn = self.onto.session().await?;
         let question = "SELECT @@GLOBAL.max_allowed_packet";
         let packet: Option<u64> = conn
             .query_first(question)
@@ -104,7 +102,7 @@ impl Replay<'_> {
         }
         let carried_out = self.carry_out(&status, progress).await;
         // The former session may have been idle for hours.
-        let mut conn = session(self.destination, &server).await?;
+        let mut conn = self.onto.session().await?;
         if closed {
             ask(&mut conn, &server, "SET GLOBAL super_read_only = ON").await?;
         }
@@ -119,12 +117,7 @@ impl Replay<'_> {
         status: &Status,
         progress: &watch::Sender<Progress>,
     ) -> Result<Walk, BackupError> {
-        let reach = Reach {
-            flavor: status.flavor,
-            address: &self.destination.address,
-            account: &self.destination.account,
-            tools: self.destination.tools,
-        };
+        let reach = self.onto.reach(status.flavor);
         let mut walk = Walk::new(self.plan.clone(), status.executed.clone());
         let mut feeding = Feeding::new(reach);
         match self.feed(&mut walk, &mut feeding, progress).await {
@@ -164,15 +157,15 @@ impl Replay<'_> {
 
     /// Lets the server go on from there, and looks whether it has all.
     async fn place(&self, walk: &Walk) -> Result<(), BackupError> {
-        let server = self.server();
+        let server = self.onto.name();
         let position = walk.position();
         if position.flavor() == Flavor::MariaDb {
-            let mut conn = session(self.destination, &server).await?;
+            let mut conn = self.onto.session().await?;
             let position = position.to_wait_text();
             let statement = format!("SET GLOBAL gtid_slave_pos = '{position}'");
             ask(&mut conn, &server, &statement).await?;
         }
-        let status = look(self.destination, &server).await?;
+        let status = self.onto.look().await?;
         if status.executed.contains(position) && position.contains(&status.executed) {
             return Ok(());
         }
