@@ -162,6 +162,8 @@ fn cluster() -> ClusterView {
         maintenance: Vec::new(),
         waiting: String::new(),
         backups: Vec::new(),
+        proofs: Vec::new(),
+        chores: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ mod route;
 pub use super::command::{Command, FORMAT, Proposal};
 pub use route::Writer;
 
+use super::backup::proofs::Proofs;
 use super::backup::runs::Runs;
 use super::durability::Protection;
 use super::gtid::Gtids;
@@ -84,6 +85,9 @@ pub struct ClusterState {
     /// Scheduled backups.
     #[serde(default, skip_serializing_if = "Runs::is_empty")]
     pub backups: Runs,
+    /// What proves them.
+    #[serde(default, skip_serializing_if = "Proofs::is_empty")]
+    pub proofs: Proofs,
     /// The open procedure.
     #[serde(default)]
     pub procedure: Option<Procedure>,
@@ -158,6 +162,7 @@ impl ClusterState {
             rebuilding: self.rebuilding.clone(),
             exports: self.exports.clone(),
             backups: Runs::default(),
+            proofs: Proofs::default(),
             procedure: self.procedure.clone(),
             answered: VecDeque::new(),
             ended: self.current_promotion().cloned().into_iter().collect(),
@@ -255,6 +260,11 @@ impl ClusterState {
             }
             Command::Backup { change, .. } => {
                 let told = self.backups.apply(notes.at, change).map_err(Rejected::Backup)?;
+                told.into_iter().for_each(|(kind, text)| notes.add(kind, text));
+                Ok(())
+            }
+            Command::Proof { change, .. } => {
+                let told = self.proofs.apply(notes.at, change).map_err(Rejected::Proof)?;
                 told.into_iter().for_each(|(kind, text)| notes.add(kind, text));
                 Ok(())
             }
