@@ -145,6 +145,10 @@ impl Notes {
     fn add(&mut self, kind: &str, text: String) {
         self.list.push((kind.to_owned(), text));
     }
+
+    fn add_all(&mut self, told: impl IntoIterator<Item = (&'static str, String)>) {
+        told.into_iter().for_each(|(kind, text)| self.add(kind, text));
+    }
 }
 
 impl ClusterState {
@@ -260,12 +264,11 @@ impl ClusterState {
             }
             Command::Backup { change, .. } => {
                 let told = self.backups.apply(notes.at, change).map_err(Rejected::Backup)?;
-                told.into_iter().for_each(|(kind, text)| notes.add(kind, text));
+                notes.add_all(told);
                 Ok(())
             }
             Command::Proof { change, .. } => {
-                let told = self.proofs.apply(notes.at, change).map_err(Rejected::Proof)?;
-                told.into_iter().for_each(|(kind, text)| notes.add(kind, text));
+                notes.add_all(self.proofs.apply(notes.at, change).map_err(Rejected::Proof)?);
                 Ok(())
             }
             Command::Note { kind, text, .. } => {

@@ -125,7 +125,7 @@ impl Watcher {
         if !charged.charge.hear(now, from, working) {
             return None;
         }
-        charged.work = Box::new(work.bounded());
+        *charged.work = work.bounded();
         Some(ChoreMessage { word: ChoreWord::GoOn, ..said })
     }
 }

@@ -114,7 +114,7 @@ impl Holding {
         let Some(mine) = self.mine.get_mut(&(cluster, chore)) else { return };
         match said {
             _ if !mine.hold.is_working() => {}
-            ChoreSaid::Goes(work) => mine.work = Box::new(work.bounded()),
+            ChoreSaid::Goes(work) => *mine.work = work.bounded(),
             ChoreSaid::Ended { why } => {
                 mine.ended = Some(shortened(&why));
                 mine.report = now;
