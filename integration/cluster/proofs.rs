@@ -172,7 +172,7 @@ fn slow(stage: &Stage, place: &Path) -> Outcome<PathBuf> {
     let base = real.ancestors().nth(2).ok_or("it lies nowhere")?;
     let beside = place.join("installation");
     std::fs::create_dir_all(beside.join("bin"))?;
-    for folder in ["share", "lib"] {
+    for folder in ["share", "lib", "usr"].iter().filter(|folder| base.join(folder).is_dir()) {
         symlink(base.join(folder), beside.join(folder))?;
     }
     let path = beside.join("bin").join(name);
