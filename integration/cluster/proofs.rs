@@ -7,6 +7,7 @@
 use crate::asking::Shop;
 use crate::clocks::{compiled, set_ahead};
 use crate::stage::{Outcome, PATIENCE, Setting, Stage, check, is_there, play_with};
+use age::secrecy::ExposeSecret;
 use regent::demo::cluster::Cluster;
 use regent::demo::servers::accounts::ROOT;
 use regent::demo::servers::{DatabaseFlavor, Installation};
@@ -144,19 +145,25 @@ fn configure(stage: &Stage, place: &Path) -> Outcome {
     let proofs = place.join("proofs");
     std::fs::create_dir(&proofs)?;
     let server = slow(stage, place)?;
+    let (key, pair) = (place.join("key"), age::x25519::Identity::generate());
+    std::fs::write(&key, pair.to_string().expose_secret())?;
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
     let section = format!(
         "    backups:
       targets: [ {{ name: local, folder: {} }} ]
       account: {{ user: {}, password_file: {} }}
       schedules: [ {{ name: often, cron: '*/10 * * * *' }} ]
+      encrypt_to: [ {} ]
       keep: {{ last: 50 }}
-      verify: {{ server: {}, directory: {}, every: 1h, alert_after: 1h }}
+      verify: {{ server: {}, directory: {}, identity: {}, every: 1h, alert_after: 1h }}
 ",
         place.join("folder").display(),
         ROOT.user,
         password.display(),
+        pair.to_public(),
         server.display(),
         proofs.display(),
+        key.display(),
     );
     let path = &stage.cluster.configuration;
     Ok(std::fs::write(path, std::fs::read_to_string(path)? + &section)?)

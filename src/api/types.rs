@@ -3,8 +3,8 @@
 use crate::decision::topology::ClusterName;
 pub use crate::decision::view::{
     CandidateView, ChoreView, ClusterView, EndedView, EventView, ExplanationView, FindingView,
-    MaintenanceView, ProcedureView, ProgressView, ProofView, ProxyView, RunView, ScheduleView,
-    ServerView, StageView, StatusView, StepView, WatcherView,
+    MaintenanceView, ProcedureView, ProgressView, ProofView, Proven, ProxyView, RunView,
+    ScheduleView, ServerView, StageView, StatusView, StepView, WatcherView, Worthless,
 };
 use serde::{Deserialize, Serialize};
 
