@@ -1,5 +1,5 @@
-//! Chores that the leader gave to this watcher: each in a task of its own that can be broken off, and that
-//! begins when what is left of an earlier one has ended.
+//! Chores that the leader gave to this watcher: each on a thread of its own with low priority, which can be
+//! broken off, and which begins when what is left of an earlier one has ended.
 
 use super::provers;
 use crate::clock::Clock;
@@ -11,13 +11,17 @@ use crate::watcher::{ChoreDoing, ChoreNews, ChoreOrder, ChoreSaid, Input};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 /// Between two words on how a chore goes.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// By how much less than others a chore is in a hurry.
+const NICE: i32 = 10;
 
 /// Where chores are done.
 #[derive(Clone, Debug)]
@@ -97,10 +101,11 @@ impl Chores {
                     ended: CancellationToken::new(),
                     stirred: Arc::new(Notify::new()),
                 };
-                let work =
-                    run(Arc::clone(&self.shared), key.clone(), former.cloned(), begun.clone());
-                all.insert(key, begun);
-                self.shared.tasks.spawn(work);
+                let ended = begun.ended.clone().drop_guard();
+                let shared = Arc::clone(&self.shared);
+                let work = run(shared, key.clone(), former.cloned(), (begun.clone(), ended));
+                all.insert(key.clone(), begun);
+                self.spawn(key, work);
             }
             (ChoreDoing::Look, Some(begun)) => begun.stirred.notify_one(),
             (ChoreDoing::BreakOff, Some(begun)) => {
@@ -108,6 +113,27 @@ impl Chores {
                 begun.broken_off.cancel();
             }
             (ChoreDoing::Look | ChoreDoing::BreakOff, None) => {}
+        }
+    }
+
+    /// What a chore does by itself, such as decrypting and removing a server's data, must not keep the threads
+    /// busy that watch over clusters; programs that it starts have its priority.
+    fn spawn(
+        &self,
+        (cluster, chore): (ClusterName, Chore),
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (runtime, token) = (Handle::current(), self.shared.tasks.token());
+        let doing = move || {
+            let _token = token;
+            // Whoever may not ask for less keeps what it has.
+            let _ = rustix::process::nice(NICE);
+            runtime.block_on(work);
+        };
+        let thread = std::thread::Builder::new().name(format!("chore {chore}")).spawn(doing);
+        if let Err(error) = thread {
+            let said = ChoreSaid::Ended { why: format!("no thread could be started: {error}") };
+            let _ = self.shared.inbox.try_send(Input::Chore(ChoreNews { cluster, chore, said }));
         }
     }
 
@@ -125,9 +151,9 @@ async fn run(
     shared: Arc<Shared>,
     (cluster, chore): (ClusterName, Chore),
     former: Option<Begun>,
-    begun: Begun,
+    (begun, _ended): (Begun, DropGuard),
 ) {
-    let _ended = begun.ended.drop_guard();
+    let Begun { broken_off, stirred, .. } = begun;
     if let Some(former) = former {
         former.broken_off.cancel();
         former.ended.cancelled().await;
@@ -144,7 +170,7 @@ async fn run(
             backups: backups.clone(),
             clock: shared.clock,
             work,
-            stirred: begun.stirred,
+            stirred,
             turn: Arc::clone(&shared.turn),
         };
         match chore {
@@ -153,7 +179,7 @@ async fn run(
     };
     let why = tokio::select! {
         biased;
-        () = begun.broken_off.cancelled() => return,
+        () = broken_off.cancelled() => return,
         why = doing => why,
         () = telling => return,
     };

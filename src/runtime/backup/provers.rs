@@ -31,8 +31,8 @@ const SHOWN_EVERY: Duration = Duration::from_secs(1);
 struct Prover<'a> {
     place: &'a Place,
     proving: &'a Proving,
-    /// When an attempt at a target last ended with neither a proof nor a failure.
-    tried: BTreeMap<String, WallTime>,
+    /// The last attempt at a target, when it ended with neither a proof nor a failure, and why.
+    tried: BTreeMap<String, (WallTime, String)>,
     seen: BTreeMap<String, Seen>,
 }
 
@@ -69,8 +69,8 @@ pub(super) async fn prove(place: &Place) -> BackupError {
             }
         }
         in_vain = if answered { 0 } else { in_vain + 1 };
-        let said = trouble.as_ref().map(ToString::to_string).unwrap_or_default();
-        prover.say(String::new(), said);
+        let said = trouble.as_ref().map(ToString::to_string);
+        prover.say(String::new(), said.or_else(|| prover.failed_last()).unwrap_or_default());
         if let Some(error) = trouble.filter(|_| in_vain >= PATIENCE) {
             return error;
         }
@@ -102,7 +102,7 @@ impl Prover<'_> {
             };
             let now = self.place.clock.now().wall;
             self.note(&found, now);
-            match self.proving.due(&found, self.tried.get(name).copied(), now) {
+            match self.proving.due(&found, self.tried.get(name).map(|(at, _)| *at), now) {
                 Due::Nothing => return Ok(Looked::Again(LOOK)),
                 Due::At(at) => {
                     let wait = Duration::from_millis(at.0.saturating_sub(now.0));
@@ -110,13 +110,16 @@ impl Prover<'_> {
                 }
                 // What was written beside it is not to be read there.
                 Due::Now(id) if examined.as_ref() == Some(&id) => {
-                    self.tried.insert(name.to_owned(), now);
+                    let why = format!("what was found of {id} cannot be read beside it");
+                    self.tried.insert(name.to_owned(), (now, why));
                 }
                 Due::Now(id) => {
                     if let Some(trouble) = self.examine(&target, &id).await? {
-                        self.tried.insert(name.to_owned(), self.place.clock.now().wall);
+                        let (at, why) = (self.place.clock.now().wall, trouble.to_string());
+                        self.tried.insert(name.to_owned(), (at, why));
                         return Ok(Looked::Trouble(trouble));
                     }
+                    self.tried.remove(name);
                     examined = Some(id);
                 }
             }
@@ -186,6 +189,11 @@ impl Prover<'_> {
         self.seen.insert(found.target.clone(), Seen::of(found, now));
         let seen = self.seen.values().cloned().collect();
         self.place.work.send_modify(|work| work.proofs = seen);
+    }
+
+    /// Why an attempt came to nothing, if none went well at that target since.
+    fn failed_last(&self) -> Option<String> {
+        self.tried.values().max_by_key(|(at, _)| *at).map(|(_, why)| why.clone())
     }
 
     /// What goes on from now, and what failed.

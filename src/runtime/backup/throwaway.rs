@@ -430,18 +430,12 @@ impl Layout {
         let program = self.program.clone();
         let failed = |error: io::Error| failed(format!("{}: {error}", program.display()));
         let log = File::create(self.place.join(log)).map_err(failed)?;
-        let mut words = Vec::<OsString>::new();
-        if let Some(setpriv) = system("setpriv") {
-            words.extend([setpriv.into(), "--pdeathsig".into(), "KILL".into(), "--".into()]);
+        let words = ["/usr/bin/setpriv", "/bin/setpriv"].map(Path::new);
+        let setpriv = words.into_iter().find(|path| path.is_file());
+        let mut command = Command::new(setpriv.unwrap_or(&self.program));
+        if setpriv.is_some() {
+            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program);
         }
-        // What watches over the cluster on this machine comes first.
-        if let Some(nice) = system("nice") {
-            words.extend([nice.into(), "-n".into(), "10".into()]);
-        }
-        words.push(self.program.clone().into());
-        let mut words = words.into_iter();
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words);
         let stdin = match input {
             Some(path) => Stdio::from(File::open(path).map_err(failed)?),
             None => Stdio::null(),
@@ -451,12 +445,6 @@ impl Layout {
         command.current_dir(&self.place);
         Process::start(command).map_err(failed)
     }
-}
-
-/// A program of the system, where it has it.
-fn system(name: &str) -> Option<PathBuf> {
-    let places = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(name));
-    places.into_iter().find(|path| path.is_file())
 }
 
 impl Process {
