@@ -41,6 +41,8 @@ impl Kind {
     pub const PEER: Kind = Kind(4);
     /// A Raft message, encoded by raft-rs.
     pub const RAFT: Kind = Kind(5);
+    /// What watchers tell each other about a chore, as JSON.
+    pub const CHORE: Kind = Kind(6);
 }
 
 /// One frame.

@@ -52,6 +52,12 @@ async fn status_is_a_table_that_fits() {
     db2    replica healthy         0.0 s  paris       10.1.0.12:3306 MySQL 9.7.4
     db3    replica replica_lagging 12.2 s paris       10.1.0.13:3306 MySQL 9.7.4
     ! replica_lagging: db3 is 12 s behind
+      proofs at s3: 20261120T013001000Z-db3 proven 2026-11-16T11:36:40.000Z, its
+        data is 20 h 20 min old; 4 of 9 proven; 1 failed, the newest
+        20261119T013001000Z-db3: part 2 is damaged
+      prove: by london; restores 20261121T013001000Z-db3 of target s3 for a proof
+        since 2026-11-17T11:10:01.000Z, 73.4 MB of 104.8 MB; could not: paris: there
+        is no mysqld on this machine
     ");
     assert!(ended.stdout.lines().all(|line| line.chars().count() <= 80));
 }

@@ -221,6 +221,10 @@ async fn health_metrics_and_marks() {
         r#"regent_replica_lag_seconds{cluster="shop",server="db3"} 12.25"#,
         r#"regent_findings{cluster="shop",kind="replica_lagging"} 1"#,
         r#"regent_proxy_sessions{proxy="proxy-1"} 12"#,
+        r#"regent_backup_proven_age_seconds{cluster="shop",target="s3"} 73200"#,
+        r#"regent_backup_unproven{cluster="shop",target="s3"} 0"#,
+        r#"regent_backup_listed{cluster="shop",target="s3"} 9"#,
+        r#"regent_backup_proven{cluster="shop",target="s3"} 4"#,
         "regent_raft_is_leader 1",
         "process_resident_memory_bytes",
     ] {

@@ -2,6 +2,7 @@
 
 use regent::api::types::*;
 use regent::clock::WallTime;
+use regent::decision::backup::names::BackupId;
 use regent::decision::topology::{Endpoint, Epoch, WatcherName};
 use regent::decision::view::{Refusal, RefusalCode, Request, Response};
 use regent::runtime::handle::{Desk, Handle, NodeHealth};
@@ -162,6 +163,45 @@ fn cluster() -> ClusterView {
         maintenance: Vec::new(),
         waiting: String::new(),
         backups: Vec::new(),
+        proofs: vec![proof()],
+        chores: vec![chore()],
+    }
+}
+
+fn proof() -> ProofView {
+    let backup = |name: &str| BackupId::parse(name).unwrap();
+    let newest = Proven {
+        backup: backup("20261120T013001000Z-db3"),
+        begun: WallTime(1_794_827_401_000),
+        at: WallTime(1_794_829_000_000),
+    };
+    let failed = Worthless {
+        backup: backup("20261119T013001000Z-db3"),
+        begun: WallTime(1_794_741_001_000),
+        why: "part 2 is damaged".to_owned(),
+    };
+    ProofView {
+        target: "s3".to_owned(),
+        newest: Some(newest),
+        age_seconds: Some(73_200),
+        backups: Some(9),
+        proven: Some(4),
+        failed: vec![failed],
+        alert: String::new(),
+    }
+}
+
+fn chore() -> ChoreView {
+    ChoreView {
+        chore: "prove".to_owned(),
+        watcher: Some("london".into()),
+        working: true,
+        doing: "restores 20261121T013001000Z-db3 of target s3 for a proof".to_owned(),
+        since: Some(WallTime(1_794_913_801_000)),
+        bytes: 73_400_320,
+        total: Some(104_857_600),
+        trouble: String::new(),
+        failed: "paris: there is no mysqld on this machine".to_owned(),
     }
 }
 

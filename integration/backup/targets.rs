@@ -4,8 +4,7 @@ use crate::bucket::{ACCESS_KEY, files_below};
 use crate::small::Small;
 use crate::stage::{Mariadb, Mysql, Stage};
 use regent::clock::Clock;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]

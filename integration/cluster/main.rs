@@ -21,6 +21,7 @@ mod lagging;
 mod leaders;
 mod maintaining;
 mod privileges;
+mod proofs;
 mod rejoining;
 mod restarting;
 mod starting;

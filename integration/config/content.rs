@@ -49,6 +49,7 @@ const BACKUPS: &str = "    backups:
         - { name: nightly, cron: 30 2 * * *, time_zone: Europe/Berlin, jitter: 5m, from: [ db3, paris ] }
         - { name: weekly, cron: '@weekly', target: far, window: 1h, timeout: 2h, primary: last_resort, max_lag: 1m }
       keep: { last: 3, months: 2, time_zone: Europe/Berlin }
+      verify: { every: 24h, alert_after: 26h }
 ";
 
 #[test]
@@ -72,8 +73,19 @@ fn schedules_arrive_and_are_part_of_the_fingerprint() {
     assert_eq!(targets, ["near", "far"]);
     let keep = backups.keep.as_ref().unwrap();
     assert_eq!((keep.last, keep.days, keep.weeks, keep.months), (3, 0, 0, 2));
-    let changes =
-        [("30 2", "31 2"), ("5m", "6m"), ("target: far", "target: near"), ("last: 3", "last: 4")];
+    let wanted = &config.proofs()[&"shop".into()];
+    assert_eq!(wanted.targets, ["far", "near"]);
+    assert_eq!(wanted.alert_after, Duration::from_secs(26 * 3_600));
+    assert_eq!(config.chores()[&"shop".into()].len(), 1);
+    let changes = [
+        ("30 2", "31 2"),
+        ("5m", "6m"),
+        ("target: far", "target: near"),
+        ("last: 3", "last: 4"),
+        ("every: 24h", "every: 23h"),
+        ("every: 24h", "cron: 0 4 * * *"),
+        ("26h", "27h"),
+    ];
     for (old, new) in changes {
         assert_ne!(config.fingerprint(), read(&text.replace(old, new)).fingerprint(), "{new}");
     }

@@ -63,6 +63,8 @@ fn an_entry_of_a_newer_format_stops_the_watcher() {
         watchers: BTreeMap::from([("paris".into(), "paris".into())]),
         clusters: Clusters::new(),
         backups: BTreeMap::new(),
+        chores: BTreeMap::new(),
+        proofs: BTreeMap::new(),
         timing: Timing::default(),
         seed: 1,
     };

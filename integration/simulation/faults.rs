@@ -497,6 +497,7 @@ impl World {
     /// Late in the run: is everything well again?
     pub fn look(&mut self) {
         let wrong = self.unwell().or_else(|| self.backups_unwell());
+        let wrong = wrong.or_else(|| self.chores_unwell());
         let now = self.now;
         match wrong {
             None => {

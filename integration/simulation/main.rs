@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a model that contradicts itself must stop the run")]
 
 mod backups;
+mod chores;
 mod faults;
 mod flaws;
 mod invariants;
@@ -73,6 +74,9 @@ fn every_slot_gets_one_backup_whatever_dies() {
     let table = tally.table();
     for word in ["counts", "found", "broken off", "stored in vain"] {
         assert!(tally.has("backup", word), "no backup was {word}:{table}");
+    }
+    for word in ["begun", "given up", "stirred"] {
+        assert!(tally.has("chore", word), "no chore was {word}:{table}");
     }
 }
 

@@ -67,6 +67,8 @@ impl World {
             watchers: all.filter(|(name, _)| !alone || *name == host.name).collect(),
             clusters: self.setting.clusters(),
             backups: self.setting.schedules(),
+            chores: self.setting.chores(),
+            proofs: std::collections::BTreeMap::new(),
             timing: self.setting.watcher_timing(),
             seed: self.setting.seed ^ (number as u64) << 32 ^ u64::from(life) << 48,
         };
@@ -192,6 +194,7 @@ impl World {
                 host.withdrawn = host.withdrawn.max(procedure);
             }
             Output::Backup(order) => self.order_backup(number, life, order),
+            Output::Chore(order) => self.order_chore(number, life, &order),
             Output::Reply { response, .. } => {
                 let word = crate::tally::word(&response);
                 self.tally.count("answer", word);

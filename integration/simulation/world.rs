@@ -4,6 +4,7 @@
 //! its own, with a zero and a rate of its own.
 
 use crate::backups::Backups;
+use crate::chores::AtWork;
 use crate::faults::{Trap, Undo};
 use crate::invariants::Invariants;
 use crate::network::{Network, Node};
@@ -106,6 +107,7 @@ pub struct World {
     pub proxies: Vec<ProxyHost>,
     pub tasks: BTreeMap<u64, Task>,
     pub backups: Backups,
+    pub chores: AtWork,
     pub traps: BTreeSet<Trap>,
     pub invariants: Invariants,
     pub tally: Tally,
@@ -153,6 +155,7 @@ impl World {
             proxies,
             tasks: BTreeMap::new(),
             backups: Backups::default(),
+            chores: AtWork::default(),
             traps: BTreeSet::new(),
             invariants: Invariants::new(setting.servers.len()),
             tally: Tally::default(),

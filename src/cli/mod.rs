@@ -4,6 +4,7 @@ pub mod acting;
 pub mod archive;
 pub mod args;
 pub mod backup;
+pub mod chores;
 pub mod explanation;
 pub mod files;
 pub mod latest;

@@ -1,7 +1,7 @@
 //! Clusters, servers and events as text.
 
 use super::output::{plain, table, wrapped};
-use super::schedules;
+use super::{chores, schedules};
 use crate::api::types::{
     ClusterView, EventView, FindingView, MaintenanceView, ServerView, StatusView,
 };
@@ -100,6 +100,7 @@ fn cluster_in_full(cluster: &ClusterView, width: u16) -> String {
         ));
     }
     text.push_str(&schedules::lines(&cluster.backups, width));
+    text.push_str(&chores::lines(cluster, width));
     if let Some(procedure) = &cluster.procedure {
         let line =
             format!("{} {} {}: {}", procedure.kind, procedure.id, procedure.state, procedure.text);

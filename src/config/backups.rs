@@ -56,6 +56,15 @@ pub struct Backups {
 }
 
 impl Backups {
+    /// The targets whose backups are proven: those that schedules write to, or else the one that is used where
+    /// none is named.
+    pub fn proven_targets(&self) -> Vec<String> {
+        let scheduled = self.schedules.iter().map(|it| &it.target);
+        let first = self.targets.first().filter(|_| self.schedules.is_empty()).map(|it| &it.name);
+        let all: BTreeSet<&String> = scheduled.chain(first).collect();
+        all.into_iter().cloned().collect()
+    }
+
     /// Where files are copied, the schedules take servers that have an agent only.
     pub(super) fn read_through(&mut self, agents: &Agents) {
         let only = self.method.beside(agents);
@@ -206,6 +215,10 @@ pub(super) fn backups(
     let compression = i32::try_from(compression).unwrap_or_default();
     let storing = storing(reading, &section);
     let (checksums, verify) = (checksums(reading, &section), verify(reading, &section));
+    if verify.proving.is_some() && verify.identity.is_none() && !encrypt_to.is_empty() {
+        let what = "backups are encrypted, and verify.identity names no file with a secret key to prove them with";
+        reading.warn(section.at("verify"), &section.path_of("verify"), what.to_owned());
+    }
     Some(Backups {
         targets,
         method: method.unwrap_or_default(),

@@ -111,8 +111,10 @@ pub const TOOLS: Shape = shape(
     ],
 );
 /// `verify`.
-pub const VERIFY: Shape =
-    shape("verify", &["server", "directory", "every", "cron", "time_zone", "alert_after"]);
+pub const VERIFY: Shape = shape(
+    "verify",
+    &["server", "directory", "identity", "every", "cron", "time_zone", "alert_after"],
+);
 /// One item of `schedules`.
 pub const SCHEDULE: Shape = shape(
     "schedule",

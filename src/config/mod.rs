@@ -24,10 +24,13 @@ pub use problems::{ConfigErrors, Problem};
 pub use rules::rules_named;
 pub use tree::Position;
 
+use crate::decision::backup::chore::{Chore, Chores};
 use crate::decision::backup::declared::Schedules;
+use crate::decision::backup::proofs::{AllWanted, Wanted};
 use crate::decision::topology::{ClusterSpec, Clusters, DataCenter, Endpoint, Timing, WatcherName};
 use reader::{Field, Reading};
 use secret::Secret;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -144,6 +147,23 @@ impl Config {
             let scheduled = &cluster.backups.as_ref()?.schedules;
             let declared: Vec<_> = scheduled.iter().map(|it| it.declared.clone()).collect();
             (!declared.is_empty()).then(|| (cluster.spec.name.clone(), declared))
+        };
+        self.clusters.iter().filter_map(of).collect()
+    }
+
+    /// The standing work for backups of all clusters that have any.
+    pub fn chores(&self) -> Chores {
+        let proven = self.proofs().into_keys();
+        proven.map(|name| (name, BTreeSet::from([Chore::Prove]))).collect()
+    }
+
+    /// What is wanted of proofs, of all clusters that want any.
+    pub fn proofs(&self) -> AllWanted {
+        let of = |cluster: &ClusterConfig| {
+            let backups = cluster.backups.as_ref()?;
+            let alert_after = backups.verify.proving.as_ref()?.alert_after;
+            let wanted = Wanted { targets: backups.proven_targets(), alert_after };
+            Some((cluster.spec.name.clone(), wanted))
         };
         self.clusters.iter().filter_map(of).collect()
     }

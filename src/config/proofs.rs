@@ -23,13 +23,16 @@ pub struct Verify {
     pub server: Option<PathBuf>,
     /// Where the data of a server that is started for a proof lies so long.
     pub directory: PathBuf,
+    /// The file with the secret key for a watcher's proofs.
+    pub identity: Option<PathBuf>,
     /// When backups are proven, if that is wanted.
     pub proving: Option<Proving>,
 }
 
 impl Default for Verify {
     fn default() -> Verify {
-        Verify { server: None, directory: PathBuf::from(USUAL_DIRECTORY), proving: None }
+        let directory = PathBuf::from(USUAL_DIRECTORY);
+        Verify { server: None, directory, identity: None, proving: None }
     }
 }
 
@@ -54,9 +57,9 @@ pub(super) fn verify(reading: &mut Reading<'_>, section: &Section<'_>) -> Verify
         }
         Some(reading.base.join(text))
     };
-    let (server, directory) = (path("server"), path("directory"));
+    let (server, directory, identity) = (path("server"), path("directory"), path("identity"));
     let directory = directory.unwrap_or_else(|| PathBuf::from(USUAL_DIRECTORY));
-    Verify { server, directory, proving: proving(reading, &section) }
+    Verify { server, directory, identity, proving: proving(reading, &section) }
 }
 
 fn proving(reading: &mut Reading<'_>, section: &Section<'_>) -> Option<Proving> {

@@ -6,6 +6,7 @@ use super::fields::{KEEP, SCHEDULE};
 use super::reader::{Field, Reading, Section};
 use crate::decision::backup::choice::{Place, USUAL_LAG, Wish};
 use crate::decision::backup::declared::Declared;
+use crate::decision::backup::proving::{Proving, When};
 use crate::decision::backup::retention::Retention;
 use crate::decision::backup::schedule::Schedule;
 use crate::decision::topology::{DataCenter, ScheduleName, ServerName, ServerSpec};
@@ -207,5 +208,12 @@ pub(super) fn told(backups: &Backups) -> Vec<String> {
         let zone = zone.iana_name().unwrap_or_default();
         format!("keep {last} {days} {weeks} {months} {recovery:?} {zone}")
     });
-    backups.schedules.iter().map(schedule).chain(keep).collect()
+    let proving = backups.verify.proving.iter().map(|Proving { when, alert_after }| {
+        let when = match when {
+            When::Every(span) => format!("every {span:?}"),
+            When::Cron(schedule) => schedule.to_string(),
+        };
+        format!("proven {when} {alert_after:?}")
+    });
+    backups.schedules.iter().map(schedule).chain(keep).chain(proving).collect()
 }

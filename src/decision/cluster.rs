@@ -10,6 +10,7 @@ mod route;
 pub use super::command::{Command, FORMAT, Proposal};
 pub use route::Writer;
 
+use super::backup::proofs::Proofs;
 use super::backup::runs::Runs;
 use super::durability::Protection;
 use super::gtid::Gtids;
@@ -84,6 +85,9 @@ pub struct ClusterState {
     /// Scheduled backups.
     #[serde(default, skip_serializing_if = "Runs::is_empty")]
     pub backups: Runs,
+    /// What proves them.
+    #[serde(default, skip_serializing_if = "Proofs::is_empty")]
+    pub proofs: Proofs,
     /// The open procedure.
     #[serde(default)]
     pub procedure: Option<Procedure>,
@@ -141,6 +145,10 @@ impl Notes {
     fn add(&mut self, kind: &str, text: String) {
         self.list.push((kind.to_owned(), text));
     }
+
+    fn add_all(&mut self, told: impl IntoIterator<Item = (&'static str, String)>) {
+        told.into_iter().for_each(|(kind, text)| self.add(kind, text));
+    }
 }
 
 impl ClusterState {
@@ -158,6 +166,7 @@ impl ClusterState {
             rebuilding: self.rebuilding.clone(),
             exports: self.exports.clone(),
             backups: Runs::default(),
+            proofs: Proofs::default(),
             procedure: self.procedure.clone(),
             answered: VecDeque::new(),
             ended: self.current_promotion().cloned().into_iter().collect(),
@@ -255,7 +264,11 @@ impl ClusterState {
             }
             Command::Backup { change, .. } => {
                 let told = self.backups.apply(notes.at, change).map_err(Rejected::Backup)?;
-                told.into_iter().for_each(|(kind, text)| notes.add(kind, text));
+                notes.add_all(told);
+                Ok(())
+            }
+            Command::Proof { change, .. } => {
+                notes.add_all(self.proofs.apply(notes.at, change).map_err(Rejected::Proof)?);
                 Ok(())
             }
             Command::Note { kind, text, .. } => {

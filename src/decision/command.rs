@@ -1,6 +1,6 @@
 //! The commands that change the replicated state, and the Raft entries that carry them.
 
-use super::backup::runs;
+use super::backup::{proofs, runs};
 use super::cluster::Unknown;
 use super::maintenance::Change;
 use super::plan::Outcome;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The newest format of entries and snapshots this version understands.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// One Raft entry: commands that take effect together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,6 +127,13 @@ pub enum Command {
         /// What changes.
         change: runs::Change,
     },
+    /// Change the account of proofs.
+    Proof {
+        /// Where.
+        cluster: ClusterName,
+        /// What changes.
+        change: proofs::Change,
+    },
     /// Note something for people.
     Note {
         /// Where.
@@ -151,6 +158,7 @@ impl Command {
             | Command::Maintain { cluster, .. }
             | Command::Learn { cluster, .. }
             | Command::Backup { cluster, .. }
+            | Command::Proof { cluster, .. }
             | Command::Note { cluster, .. } => cluster,
         }
     }
@@ -159,6 +167,7 @@ impl Command {
     fn format(&self) -> u32 {
         match self {
             Command::Backup { .. } => 2,
+            Command::Proof { .. } => 3,
             _ => 1,
         }
     }

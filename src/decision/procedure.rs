@@ -3,7 +3,7 @@
 //! The journal is replicated, so a procedure can be continued by any later leader. `next` is pure:
 //! it looks at plan and journal, and at what only the leader of the day can know ([`Standing`]).
 
-use super::backup::runs;
+use super::backup::{proofs, runs};
 use super::plan::{Outcome, Step};
 use super::topology::{Epoch, ServerName};
 use crate::clock::WallTime;
@@ -31,6 +31,8 @@ pub enum Rejected {
     OutOfOrder,
     /// The account of backups does not allow it.
     Backup(runs::Rejected),
+    /// The account of proofs does not allow it.
+    Proof(proofs::Rejected),
 }
 
 /// A plan in execution.

@@ -2,6 +2,8 @@
 //!
 //! The JSON shape of these types is a contract (`docs/api.md`): fields are added, never renamed.
 
+pub use super::backup::chore::ChoreView;
+pub use super::backup::proofs::{ProofView, Proven, Worthless};
 pub use super::backup::shown::{EndedView, RunView, ScheduleView};
 use super::plan::Progress;
 use super::topology::{ClusterName, DataCenter, Epoch, ProxyName, ServerName, WatcherName};
@@ -262,6 +264,12 @@ pub struct ClusterView {
     /// Its schedules of backups, in declared order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backups: Vec<ScheduleView>,
+    /// What proves its backups, a target each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proofs: Vec<ProofView>,
+    /// The standing work for its backups that one watcher at a time does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chores: Vec<ChoreView>,
 }
 
 /// A server or a whole cluster that is left alone for a while.

@@ -7,7 +7,7 @@ use crate::clock::WallTime;
 use crate::decision::plan::Outcome;
 use crate::decision::report::Sight;
 use crate::decision::topology::ServerKey;
-use crate::decision::view::{ClusterView, ScheduleView, StatusView};
+use crate::decision::view::{ClusterView, ProofView, ScheduleView, StatusView};
 use prometheus::core::Collector;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -64,6 +64,15 @@ struct BackupMetrics {
     running: IntGaugeVec,
     /// How far the run that goes on is, in the order of what is told of it.
     progress: [IntGaugeVec; 6],
+    proofs: ProofMetrics,
+}
+
+/// What a status says of proofs.
+struct ProofMetrics {
+    age: GaugeVec,
+    listed: IntGaugeVec,
+    proven: IntGaugeVec,
+    alert: IntGaugeVec,
 }
 
 #[derive(Default)]
@@ -227,6 +236,9 @@ impl Metrics {
         for schedule in &cluster.backups {
             shared.backups.observe(name, schedule);
         }
+        for proof in &cluster.proofs {
+            shared.backups.proofs.observe(name, proof);
+        }
         for server in &cluster.servers {
             let labels = [name, server.name.as_str()];
             let leads = cluster.primary.as_ref() == Some(&server.name);
@@ -291,11 +303,13 @@ impl BackupMetrics {
                 gauges("backup_spooled_bytes", "In the spool, not taken by the target yet"),
                 gauges("backup_target_troubled", "1 while the target does not do what it is asked"),
             ],
+            proofs: ProofMetrics::register(registry),
         }
     }
 
     fn reset(&self) {
         self.success.reset();
+        self.proofs.reset();
         let others = [&self.bytes, &self.failures, &self.running];
         for gauges in others.into_iter().chain(&self.progress) {
             gauges.reset();
@@ -329,6 +343,40 @@ impl BackupMetrics {
         for (gauges, told) in self.progress.iter().zip(told) {
             if let Some(number) = told {
                 gauges.with_label_values(&labels).set(signed(number));
+            }
+        }
+    }
+}
+
+impl ProofMetrics {
+    fn register(registry: &Registry) -> ProofMetrics {
+        let labels = ["cluster", "target"];
+        let gauges = |name: &str, meaning: &str| gauges(registry, name, meaning, &labels);
+        let age = named("backup_proven_age_seconds", "Age of the newest data that is proven");
+        ProofMetrics {
+            age: register(registry, GaugeVec::new(age, &labels)),
+            listed: gauges("backup_listed", "Backups at the target"),
+            proven: gauges("backup_proven", "Backups that were restored as a proof"),
+            alert: gauges("backup_unproven", "1 while no proven backup is new enough"),
+        }
+    }
+
+    fn reset(&self) {
+        self.age.reset();
+        for gauges in [&self.listed, &self.proven, &self.alert] {
+            gauges.reset();
+        }
+    }
+
+    fn observe(&self, cluster: &str, proof: &ProofView) {
+        let labels = [cluster, proof.target.as_str()];
+        self.alert.with_label_values(&labels).set(i64::from(!proof.alert.is_empty()));
+        if let Some(age) = proof.age_seconds {
+            self.age.with_label_values(&labels).set(Duration::from_secs(age).as_secs_f64());
+        }
+        for (gauges, count) in [(&self.listed, proof.backups), (&self.proven, proof.proven)] {
+            if let Some(count) = count {
+                gauges.with_label_values(&labels).set(signed(count));
             }
         }
     }

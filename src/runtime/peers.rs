@@ -293,6 +293,11 @@ impl Desk {
                     PeerMessage::Raft(_) => continue,
                     message => message,
                 },
+                // A chore that this version does not know is another watcher's.
+                Kind::CHORE => match frame.parse() {
+                    Ok(message) => PeerMessage::Chore(message),
+                    Err(_) => continue,
+                },
                 _ => continue,
             };
             let input = Input::PeerMessage { from: from.clone(), message };
@@ -412,6 +417,8 @@ fn split(stream: TcpStream) -> Result<Halves, WireError> {
 fn frame_of(message: PeerMessage) -> Result<Frame, WireError> {
     match message {
         PeerMessage::Raft(bytes) => Ok(Frame { kind: Kind::RAFT, payload: bytes.into() }),
+        // Watchers of former versions pass over kinds of frames that they do not know.
+        PeerMessage::Chore(message) => Frame::json(Kind::CHORE, &message),
         message => Frame::json(Kind::PEER, &message),
     }
 }

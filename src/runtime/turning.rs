@@ -1,6 +1,7 @@
 //! The loop around a watcher: wait for one event of any kind, let the watcher handle it, carry out
 //! what it ordered. All deciding happens in the middle part, which is synchronous.
 
+use super::backup::chores::Chores;
 use super::backup::scheduled::Makers;
 use super::canaries::Canaries;
 use super::disk::{Disk, DiskError, DiskThread};
@@ -51,6 +52,7 @@ pub struct Turning {
     orders: Orders,
     canaries: Canaries,
     makers: Makers,
+    chores: Chores,
     metrics: Metrics,
     waiting: BTreeMap<u64, oneshot::Sender<Response>>,
     last_request: u64,
@@ -106,6 +108,8 @@ impl Turning {
             watchers: watchers.map(|spec| (spec.id.clone(), spec.data_center.clone())).collect(),
             clusters: config.clusters(),
             backups: config.schedules(),
+            chores: config.chores(),
+            proofs: config.proofs(),
             timing: config.timing,
             seed,
         };
@@ -127,6 +131,7 @@ impl Turning {
         let orders = orders.measured_by(&probes);
         let canaries = Canaries::new(&config, &own, clock, &sender);
         let makers = Makers::new(&config, clock, &sender, &stop);
+        let chores = Chores::new(&config, clock, &sender, &stop);
         let apis: BTreeMap<WatcherName, Endpoint> =
             config.watchers.iter().map(|spec| (spec.id.clone(), spec.api.clone())).collect();
         let (handle, desk) = Handle::open(own, apis);
@@ -142,6 +147,7 @@ impl Turning {
             orders,
             canaries,
             makers,
+            chores,
             metrics,
             waiting: BTreeMap::new(),
             last_request: OWN_STATUS,
@@ -159,7 +165,7 @@ impl Turning {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    self.makers.ended(FAREWELL).await;
+                    tokio::join!(self.makers.ended(FAREWELL), self.chores.ended(FAREWELL));
                     return Ok(());
                 }
                 Some(error) = self.broken.recv() => return Err(error.into()),
@@ -235,6 +241,7 @@ impl Turning {
                 self.canaries.write(server, epoch, permit);
             }
             Output::Backup(order) => self.makers.carry_out(order),
+            Output::Chore(order) => self.chores.carry_out(order),
             Output::ToProxy { proxy, message } => self.peers.to_proxy(&proxy, message),
             Output::ToProxies { message } => self.peers.to_proxies(&message),
             Output::Announce(event) => {

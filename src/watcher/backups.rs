@@ -321,7 +321,7 @@ impl Watcher {
     }
 
     /// Watchers that were heard of lately, and this one.
-    fn reachable(&self, now: Moment) -> BTreeSet<WatcherName> {
+    pub(super) fn reachable(&self, now: Moment) -> BTreeSet<WatcherName> {
         let heard = self.heard.iter().filter(|(_, heard)| now.since(**heard) < REACHABLE);
         heard.map(|(name, _)| name.clone()).chain([self.setup.own.clone()]).collect()
     }

@@ -264,6 +264,7 @@ impl Duty {
             | Command::Maintain { .. }
             | Command::Learn { .. }
             | Command::Backup { .. }
+            | Command::Proof { .. }
             | Command::Note { .. } => {}
         }
     }

@@ -4,10 +4,12 @@
 //! after fresh reports from a majority; nothing is inherited but the replicated journal.
 
 use super::backups::Backups;
+use super::charging::Charges;
 use super::consensus::ReadReady;
 use super::duty::Duty;
 use super::machine::{Setup, Watcher};
 use super::probing::{News, Table};
+use super::proofs::Proofs;
 use super::{CanaryResult, Output, StepId};
 use crate::clock::{Moment, Now};
 use crate::decision::cluster::{ClusterState, Command, Proposal, State, Writer};
@@ -42,6 +44,8 @@ pub(super) struct Leading {
     pub(super) duties: BTreeMap<ClusterName, Duty>,
     /// Of the clusters that have schedules, or had some.
     pub(super) backups: BTreeMap<ClusterName, Backups>,
+    pub(super) charges: Charges,
+    pub(super) proofs: Proofs,
     pub(super) sessions: BTreeMap<ProxyName, u64>,
     /// Renewals that no quorum round covers yet: proxy and the time it sent.
     renewals: BTreeMap<ProxyName, Moment>,
@@ -89,6 +93,8 @@ impl Leading {
             ledger: Ledger::inherited(now, &setup.timing),
             duties: setup.clusters.keys().map(duty).collect(),
             backups: Backups::of_all(now, setup, state),
+            charges: Charges::begin(now, setup),
+            proofs: Proofs::of_all(now, setup, state),
             sessions: BTreeMap::new(),
             renewals: BTreeMap::new(),
             rounds: BTreeMap::new(),
@@ -120,7 +126,9 @@ impl Leading {
 
     pub(super) fn next_wakeup(&self) -> Moment {
         let duties = self.duties.values().map(Duty::next);
-        let next = duties.chain(self.backups.values().map(Backups::next)).min();
+        let backups = self.backups.values().map(Backups::next);
+        let more = self.charges.next().into_iter().chain(self.proofs.next());
+        let next = duties.chain(backups).chain(more).min();
         next.map_or(self.next_round, |next| next.min(self.next_round))
     }
 
@@ -283,6 +291,8 @@ impl Watcher {
             proposed |= self.judge(now, &mut leading, &name);
         }
         proposed |= self.look_after_backups(now, &mut leading);
+        self.look_after_chores(now.moment, &mut leading);
+        proposed |= self.look_after_proofs(now, &mut leading);
         self.leading = Some(leading);
         proposed
     }
@@ -316,6 +326,7 @@ impl Watcher {
             | Command::Close { .. }
             | Command::Learn { .. }
             | Command::Backup { .. }
+            | Command::Proof { .. }
             | Command::Note { .. } => Expects::Adoption,
         };
         let Some(index) = self.propose(now, commands) else {

@@ -1,6 +1,7 @@
 //! The watcher itself: takes one input, lets Raft, probing and leading have their say, and returns
 //! every output that follows.
 
+use super::chores::Holding;
 use super::consensus::{Committed, Consensus, ConsensusError, Drained};
 use super::leading::Leading;
 use super::making::Making;
@@ -8,7 +9,10 @@ use super::probing::Schedule;
 use super::requests;
 use super::{Input, Output, PeerMessage, StepOrder, Stored};
 use crate::clock::{Moment, Now};
+use crate::decision::backup::chore::{Chore, Chores};
 use crate::decision::backup::declared::Schedules;
+use crate::decision::backup::proofs::AllWanted;
+use crate::decision::backup::runs::Change;
 use crate::decision::cluster::{Command, FORMAT, Proposal, State, Writer};
 use crate::decision::lease::{FromProxy, ToProxy};
 use crate::decision::procedure::Ending;
@@ -35,6 +39,10 @@ pub struct Setup {
     pub clusters: Clusters,
     /// When their backups are due.
     pub backups: Schedules,
+    /// Which standing work there is for their backups.
+    pub chores: Chores,
+    /// Which of their proofs are wanted.
+    pub proofs: AllWanted,
     /// How long things take.
     pub timing: Timing,
     /// Spreads probes and elections; decides nothing.
@@ -50,6 +58,7 @@ pub struct Watcher {
     pub(super) applied: u64,
     pub(super) leading: Option<Leading>,
     pub(super) making: Making,
+    pub(super) holding: Holding,
     /// When each peer was last heard of.
     pub(super) heard: BTreeMap<WatcherName, Moment>,
     schedule: Schedule,
@@ -107,6 +116,7 @@ impl Watcher {
             applied: recovered.applied,
             leading: None,
             making,
+            holding: Holding::default(),
             heard: BTreeMap::new(),
             schedule,
             outputs: Vec::new(),
@@ -146,6 +156,7 @@ impl Watcher {
                 }
             }
             Input::Backup(news) => self.backup_news(now.moment, news),
+            Input::Chore(news) => self.chore_news(now.moment, news),
             Input::Request { id, request } => {
                 if let Some(response) = requests::answer(self, now, id, request) {
                     self.outputs.push(Output::Reply { id, response });
@@ -157,6 +168,7 @@ impl Watcher {
             self.drain(now)?;
         }
         self.report_backups(now.moment);
+        self.report_chores(now.moment);
         for server in self.schedule.take_due(now.moment) {
             self.outputs.push(Output::Probe { server });
         }
@@ -172,7 +184,7 @@ impl Watcher {
         if let Some(leading) = &self.leading {
             next = next.min(leading.next_wakeup());
         }
-        if let Some(due) = self.making.next() {
+        for due in self.making.next().into_iter().chain(self.holding.next()) {
             next = next.min(due);
         }
         next
@@ -215,6 +227,7 @@ impl Watcher {
             }
             PeerMessage::ProbeNow { cluster } => self.schedule.hurry(now.moment, &cluster),
             PeerMessage::Backup(message) => self.backup_message(now.moment, &from, message),
+            PeerMessage::Chore(message) => self.chore_message(now.moment, &from, message),
         }
         Ok(())
     }
@@ -310,6 +323,11 @@ impl Watcher {
         }
         if proposal.commands.iter().any(|command| matches!(command, Command::Backup { .. })) {
             self.follow_backups(now.moment, index > self.replayed_to);
+        }
+        for command in &proposal.commands {
+            if let Command::Backup { cluster, change: Change::Finish { .. } } = command {
+                self.stir_chore(cluster, Chore::Prove);
+            }
         }
         self.follow_up(now.moment, term, index, &proposal);
         Ok(())

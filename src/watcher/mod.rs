@@ -7,6 +7,8 @@
 
 mod account;
 mod backups;
+mod charging;
+mod chores;
 pub mod consensus;
 mod duty;
 mod leading;
@@ -14,8 +16,10 @@ mod machine;
 mod maintaining;
 mod making;
 mod probing;
+mod proofs;
 mod requests;
 
+pub use chores::{ChoreDoing, ChoreMessage, ChoreNews, ChoreOrder, ChoreSaid, ChoreWord};
 pub use machine::{Fatal, Setup, Watcher};
 pub use making::{BackupEnd, BackupMessage, BackupNews, BackupOrder, BackupSaid, BackupWord};
 
@@ -88,6 +92,8 @@ pub enum Input {
     },
     /// A backup that was ordered of this watcher went on or ended.
     Backup(BackupNews),
+    /// A chore that was ordered of this watcher goes on or ended.
+    Chore(ChoreNews),
     /// Somebody asks for something.
     Request {
         /// Comes back in the reply.
@@ -142,6 +148,8 @@ pub enum Output {
     },
     /// Make a backup, break one off, or see to one that ended.
     Backup(BackupOrder),
+    /// Do a chore, or end it.
+    Chore(ChoreOrder),
     /// Answer a request.
     Reply {
         /// The request's id.
@@ -230,6 +238,8 @@ pub enum PeerMessage {
     },
     /// About a backup that a watcher makes.
     Backup(BackupMessage),
+    /// About a chore.
+    Chore(ChoreMessage),
 }
 
 /// What must be on disk before messages that depend on it may leave.

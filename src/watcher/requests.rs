@@ -4,6 +4,7 @@ use super::duty::Duty;
 use super::leading::Leading;
 use super::machine::Watcher;
 use super::maintaining;
+use super::proofs;
 use crate::clock::{Moment, Now};
 use crate::decision::adoption;
 use crate::decision::cluster::{ClusterState, Command, Writer};
@@ -346,6 +347,9 @@ fn status(
         let situation = watcher.situation(now, leading, name)?;
         let mut view = cluster_view(&situation, history(watcher, &situation), leading, now);
         view.backups = watcher.shown_backups(at, leading, name);
+        view.proofs = watcher.shown_proofs(at.wall, leading, name);
+        view.findings.extend(proofs::findings(&view.proofs));
+        view.chores = leading.charges.shown(name);
         Some(view)
     });
     let own = &watcher.setup.own;
@@ -422,6 +426,8 @@ fn cluster_view(
         maintenance: state.maintenance.views(),
         waiting: duty.and_then(|duty| waiting(situation, &findings, duty, now)).unwrap_or_default(),
         backups: Vec::new(),
+        proofs: Vec::new(),
+        chores: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod archive;
 pub mod catalog;
 pub mod choice;
+pub mod chore;
 pub mod counts;
 pub mod declared;
 pub mod duty;
@@ -14,6 +15,7 @@ pub mod manifest;
 pub mod names;
 pub mod parts;
 pub mod proof;
+pub mod proofs;
 pub mod proving;
 pub mod reached;
 pub mod retention;

@@ -101,13 +101,27 @@ impl Proving {
 
     /// Why people should be told; `since` is when proofs were first wanted.
     pub fn alert(&self, catalog: &Catalog, since: WallTime, now: WallTime) -> Option<Unproven> {
-        let newest = newest_proven(catalog, now);
-        let from = newest.map_or(since, |entry| entry.begun);
-        let age = age(from, now);
-        let newer = catalog.backups.iter().filter(|entry| entry.begun > from);
-        let failed = newer.filter(|entry| entry.proof.is_failed()).count();
-        let newest = newest.map(|entry| entry.id.clone());
-        (age > self.alert_after).then_some(Unproven { newest, age, failed })
+        let newest = newest_proven(catalog, now).map(|entry| (&entry.id, entry.begun));
+        let failed = catalog.backups.iter().filter(|entry| entry.proof.is_failed());
+        let alert = Unproven::told(newest, failed.map(|entry| entry.begun), (since, now));
+        (alert.age > self.alert_after).then_some(alert)
+    }
+}
+
+impl Unproven {
+    /// Of the newest proven backup and those that failed, by when they were begun; and since when proofs
+    /// are wanted.
+    pub(super) fn told(
+        newest: Option<(&BackupId, WallTime)>,
+        failed: impl Iterator<Item = WallTime>,
+        (since, now): (WallTime, WallTime),
+    ) -> Unproven {
+        let from = newest.map_or(since, |(_, begun)| begun);
+        Unproven {
+            newest: newest.map(|(id, _)| id.clone()),
+            age: age(from, now),
+            failed: failed.filter(|begun| *begun > from).count(),
+        }
     }
 }
 
@@ -135,28 +149,30 @@ fn proofs(catalog: &Catalog) -> impl Iterator<Item = WallTime> {
 }
 
 /// The proven backup with the newest data. One of a time to come says nothing about its age.
-fn newest_proven(catalog: &Catalog, now: WallTime) -> Option<&Entry> {
+pub(super) fn newest_proven(catalog: &Catalog, now: WallTime) -> Option<&Entry> {
     let proven = |entry: &&Entry| matches!(entry.proof, Verdict::Proven { .. });
     let believed = later(now, CLOCKS_DIFFER);
     let mut proven = catalog.backups.iter().filter(proven);
     proven.find(|entry| entry.begun <= believed)
 }
 
-fn age(from: WallTime, now: WallTime) -> Duration {
+pub(super) fn age(from: WallTime, now: WallTime) -> Duration {
     Duration::from_millis(now.0.saturating_sub(from.0))
 }
 
 impl fmt::Display for Unproven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hours = self.age.as_secs() / 3_600;
+        let minutes = self.age.as_secs() / 60;
+        let age =
+            if minutes < 120 { format!("{minutes} min") } else { format!("{} h", minutes / 60) };
         match &self.newest {
             Some(newest) => {
                 write!(
                     f,
-                    "the newest backup that was restored as a proof, {newest}, is {hours} h old"
+                    "the newest backup that was restored as a proof, {newest}, is {age} old"
                 )?;
             }
-            None => write!(f, "for {hours} h no backup has been restored as a proof")?,
+            None => write!(f, "for {age} no backup has been restored as a proof")?,
         }
         match self.failed {
             0 => Ok(()),

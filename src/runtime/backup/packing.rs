@@ -38,6 +38,11 @@ pub enum IdentityError {
     /// Nobody said with what.
     #[error("it is encrypted to {0}; give the file with one of their secret keys with --identity")]
     Needed(String),
+    /// The configuration does not say with what.
+    #[error(
+        "it is encrypted, and backups.verify.identity names no file with a secret key on this watcher's machine"
+    )]
+    Unconfigured,
     /// The file cannot be read.
     #[error("cannot read the identity file {file}: {what}")]
     Unreadable {
