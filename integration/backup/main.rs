@@ -35,6 +35,7 @@ mod outages;
 mod physical;
 mod proofs;
 mod restores;
+mod resuming;
 mod stage;
 mod targets;
 mod there_and_back;

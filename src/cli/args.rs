@@ -484,7 +484,7 @@ pub struct RestoreMoment {
     /// Then carry out what was committed before this transaction
     #[arg(long, value_name = "GTID", requires = "into")]
     pub before_gtid: Option<String>,
-    /// The server holds the backup already, and perhaps some of what follows: only go on
+    /// Go on with a restore that was broken off, or from a moment that was restored to a later one
     #[arg(long, requires = "into")]
     pub resume: bool,
 }

@@ -15,6 +15,7 @@ pub mod reach;
 pub mod reading;
 pub mod recovery;
 pub mod restoring;
+pub mod resuming;
 pub mod retention;
 pub mod schedules;
 pub mod tables;
