@@ -88,6 +88,11 @@ fn line(given: &[String], backup: &str) -> String {
     words.join(" ")
 }
 
+/// A command line of `regent` with these words.
+pub(super) fn joined(words: impl Iterator<Item = String>) -> String {
+    words.fold("regent".to_owned(), |line, word| format!("{line} {}", quoted(&word)))
+}
+
 /// A word as a shell reads it.
 fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
