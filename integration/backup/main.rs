@@ -37,6 +37,7 @@ mod outages;
 mod physical;
 mod proofs;
 mod restores;
+mod resuming;
 mod small;
 mod stage;
 mod targets;

@@ -18,6 +18,7 @@ mod durability;
 mod fencing;
 mod forcing;
 mod lagging;
+mod last_rung;
 mod leaders;
 mod maintaining;
 mod privileges;

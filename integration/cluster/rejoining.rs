@@ -13,7 +13,7 @@ crate::on_both_flavors!(
 );
 
 /// Rows that one server alone has, written past Regent into its own binary log.
-async fn write_alone(stage: &Stage, name: &str, table: &str) -> Outcome {
+pub async fn write_alone(stage: &Stage, name: &str, table: &str) -> Outcome {
     let read_only = if stage.is_mysql() { "super_read_only" } else { "read_only" };
     let mut session = stage.peek(name).connect().await?;
     use mysql_async::prelude::Queryable;
@@ -29,7 +29,7 @@ async fn write_alone(stage: &Stage, name: &str, table: &str) -> Outcome {
 }
 
 /// The text of the newest export of a server, as an event names its file.
-async fn exported(stage: &Stage, name: &str, after: u64) -> Outcome<String> {
+pub async fn exported(stage: &Stage, name: &str, after: u64) -> Outcome<String> {
     let events = stage.watchers.events().await;
     let about = format!("{name}: ");
     let found = events
@@ -41,7 +41,7 @@ async fn exported(stage: &Stage, name: &str, after: u64) -> Outcome<String> {
     Ok(std::fs::read_to_string(path.ok_or("the event names no file")?)?)
 }
 
-async fn has_table(stage: &Stage, name: &str, table: &str) -> Outcome<bool> {
+pub async fn has_table(stage: &Stage, name: &str, table: &str) -> Outcome<bool> {
     let question = format!(
         "SELECT COUNT(*) FROM information_schema.TABLES \
          WHERE TABLE_SCHEMA = 'shop' AND TABLE_NAME = '{table}'"

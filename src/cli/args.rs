@@ -152,7 +152,7 @@ pub enum Command {
     Maintenance(Maintenance),
     /// Let a server follow again whose history diverged
     #[command(
-        after_help = "Examples:\n  regent rejoin shop db1 --dry-run\n  regent rejoin shop db1\n  regent rejoin shop db1 --rebuild --from db3 --yes\n\nWhat the server alone holds is written to a file first; 'regent events' names it."
+        after_help = "Examples:\n  regent rejoin shop db1 --dry-run\n  regent rejoin shop db1\n  regent rejoin shop db1 --rebuild --from db3 --yes\n  regent rejoin shop db1 --rebuild --from-backup --user root --password-file root --config regent.yaml\n\nWhat the server alone holds is written to a file first; 'regent events' names it."
     )]
     Rejoin(Rejoin),
     /// Back clusters up, and bring backups back; needs --config
@@ -278,6 +278,9 @@ pub struct Rejoin {
     /// Whose data it gets; the best donor when absent
     #[arg(long, value_name = "SERVER")]
     pub from: Option<String>,
+    /// A backup instead of another server's data
+    #[command(flatten)]
+    pub backup: RejoinBackup,
     /// Go on although its own transactions cannot be written down
     #[arg(long)]
     pub accept_loss: bool,
@@ -287,6 +290,29 @@ pub struct Rejoin {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+}
+
+/// What `regent rejoin` needs to bring a server back from a backup; needs `--config`.
+#[derive(Debug, Args)]
+pub struct RejoinBackup {
+    /// Bring it back from a backup, as 'regent backup list' shows it; from the newest when none is named
+    #[arg(
+        long, value_name = "BACKUP", num_args = 0..=1, default_missing_value = "latest",
+        requires_all = ["rebuild", "user"], conflicts_with = "from"
+    )]
+    pub from_backup: Option<String>,
+    /// Where the backup is; the first target when absent
+    #[arg(long, value_name = "NAME", requires = "from_backup")]
+    pub target: Option<String>,
+    /// An account of that server with all privileges
+    #[arg(long, value_name = "NAME", requires_all = ["from_backup", "password_file"])]
+    pub user: Option<String>,
+    /// The file with that account's password
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// The file with an age secret key, for an encrypted backup
+    #[arg(long, value_name = "FILE", requires = "from_backup")]
+    pub identity: Option<PathBuf>,
 }
 
 /// `regent repair`.
@@ -422,7 +448,7 @@ pub enum BackupMethod {
 }
 
 /// One backup.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct BackupNamed {
     /// The cluster
     pub cluster: String,
@@ -484,7 +510,7 @@ pub struct RestoreMoment {
     /// Then carry out what was committed before this transaction
     #[arg(long, value_name = "GTID", conflicts_with = "file")]
     pub before_gtid: Option<String>,
-    /// The server holds the backup already, and perhaps some of what follows: only go on
+    /// Go on with a restore that was broken off, or from a moment that was restored to a later one
     #[arg(long, requires = "into")]
     pub resume: bool,
 }

@@ -3,7 +3,7 @@
 use super::Failed;
 use super::args::{BackupMethod, BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
 use super::output::{Output, plain, table};
-use super::{archive, latest, proof, recovery, restoring, retention, unpacking};
+use super::{archive, latest, proof, recovery, restoring, resuming, retention, unpacking};
 use crate::clock::{Clock, Moment};
 use crate::config::backups::{Backups, Method};
 use crate::config::secret::Secret;
@@ -33,10 +33,7 @@ const MOST_PASSWORD: u64 = 1026;
 
 /// Carries out an order about backups.
 pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> Result<(), Failed> {
-    let missing = || Failed::Usage("--config is missing; name the configuration file".to_owned());
-    let path = global.config.as_deref().ok_or_else(missing)?;
-    let loaded = Config::load(path).map_err(|errors| Failed::Usage(errors.to_string()))?;
-    let config = &loaded.config;
+    let config = &configuration(global)?;
     match order {
         BackupOrder::Now(now) => take(global, config, now, out).await,
         BackupOrder::List { cluster, target } => {
@@ -60,6 +57,14 @@ pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> R
         BackupOrder::Prune(prune) => retention::prune(global, config, prune, out).await,
         BackupOrder::Hold(hold) => retention::hold(global, config, hold, out).await,
     }
+}
+
+/// The configuration, which all work on this machine needs.
+pub(super) fn configuration(global: &Global) -> Result<Config, Failed> {
+    let missing = || Failed::Usage("--config is missing; name the configuration file".to_owned());
+    let path = global.config.as_deref().ok_or_else(missing)?;
+    let loaded = Config::load(path).map_err(|errors| Failed::Usage(errors.to_string()))?;
+    Ok(loaded.config)
 }
 
 async fn take(
@@ -195,18 +200,22 @@ async fn bring_back(
     }
     let destination = destination(restore, backups)?;
     let wish = restoring::wish(global, restore, (cluster, config.timing)).await?;
-    let (target, manifest) = latest::of_kind(config, &restore.named, Kind::Logical).await?;
+    let meant = (restore.named.backup.as_str(), restore.moment.resume);
+    let backup = resuming::meant(meant, destination.as_ref()).await?;
+    let named = BackupNamed { backup, ..restore.named.clone() };
+    let (target, manifest) = latest::of_kind(config, &named, Kind::Logical).await?;
     let shown = Shown::begin(global, "fetched");
     let progress = &shown.progress;
     let (place, ended) = match (&destination, &restore.file) {
         (Some(destination), _) => {
             let (from, by) = ((&target, &manifest), &identities);
-            let ended = backup::into_server(from, by, destination, &wish, progress).await;
+            let server = (destination, &wish);
+            let ended = resuming::into_server(from, by, server, progress, None).await;
             (destination.address.to_string(), ended)
         }
         (None, Some(file)) => {
             let ended = backup::into_file(&target, &manifest, &identities, file, progress).await;
-            (file.display().to_string(), ended.map(|()| Restored::default()))
+            (file.display().to_string(), ended.map(|()| Restored::default()).map_err(Failed::from))
         }
         (None, None) => {
             return Err(Failed::Usage("name a server with --into, or a --file".to_owned()));
@@ -313,13 +322,18 @@ pub(super) fn destination<'a>(
     };
     let address: Result<Endpoint, _> = into.parse();
     let address = address.map_err(|error| Failed::Usage(error.to_string()))?;
+    let account = account(user, file)?;
+    Ok(Some(Destination { address, account, tools: &backups.tools }))
+}
+
+/// An account, with the password that a file holds.
+pub(super) fn account(user: &str, file: &Path) -> Result<Account, Failed> {
     let mut text = String::new();
     std::fs::File::open(file)
         .and_then(|opened| opened.take(MOST_PASSWORD).read_to_string(&mut text))
         .map_err(|error| Failed::Usage(format!("cannot read {}: {error}", file.display())))?;
     text.truncate(text.trim_end_matches(['\n', '\r']).len());
-    let account = Account { user: user.clone(), password: Secret::new(text) };
-    Ok(Some(Destination { address, account, tools: &backups.tools }))
+    Ok(Account { user: user.to_owned(), password: Secret::new(text) })
 }
 
 /// Ends when somebody wants this process to end.

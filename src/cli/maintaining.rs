@@ -39,7 +39,7 @@ pub async fn maintenance(
 }
 
 /// Whoever runs this command, as far as the environment says.
-fn who() -> Option<String> {
+pub(super) fn who() -> Option<String> {
     let of = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     of("SUDO_USER").or_else(|| of("USER")).or_else(|| of("LOGNAME"))
 }

@@ -16,7 +16,9 @@ pub mod proof;
 pub mod reach;
 pub mod reading;
 pub mod recovery;
+pub mod rejoining;
 pub mod restoring;
+pub mod resuming;
 pub mod retention;
 pub mod schedules;
 pub mod tables;
@@ -77,6 +79,9 @@ pub async fn run(cli: &Cli, out: &mut Output) -> Result<(), Failed> {
         Command::Failover(order) => acting::failover(global, order, out).await,
         Command::Repair(order) => acting::repair(global, order, out).await,
         Command::Maintenance(order) => maintaining::maintenance(global, order, out).await,
+        Command::Rejoin(order) if order.backup.from_backup.is_some() => {
+            rejoining::from_backup(global, order, out).await
+        }
         Command::Rejoin(order) => acting::rejoin(global, order, out).await,
         Command::Backup { order } => backup::backup(global, order, out).await,
         Command::Watch(_) | Command::Proxy(_) | Command::Agent(_) | Command::Demo(_) => {

@@ -21,8 +21,26 @@ pub async fn follow(
     json: bool,
     out: &mut Output,
 ) -> Result<(), Failed> {
+    let (mut printed, width) = (Printed::default(), out.width);
+    let show = |view: &ProcedureView| match json {
+        true => Ok(()),
+        false => Ok(out.text(&printed.news(view, width))?),
+    };
+    let read = until_closed(client, cluster, id, show).await?;
+    if json {
+        out.raw(&read.json)?;
+    }
+    ending(cluster, &read.view)
+}
+
+/// Waits until a procedure is closed; `seen` is given each look at it. How it closed is up to the caller.
+async fn until_closed(
+    client: &Client,
+    cluster: &str,
+    id: u64,
+    mut seen: impl FnMut(&ProcedureView) -> Result<(), Failed>,
+) -> Result<Read<ProcedureView>, Failed> {
     let path = format!("/v1/clusters/{}/procedures/{id}", encoded(cluster));
-    let mut printed = Printed::default();
     let mut failed_looks = 0;
     loop {
         let read: Read<ProcedureView> = match client.get(&path, Duration::ZERO).await {
@@ -35,18 +53,18 @@ pub async fn follow(
             Err(error) => return Err(error.into()),
         };
         failed_looks = 0;
-        if !json {
-            let news = printed.news(&read.view, out.width);
-            out.text(&news)?;
-        }
+        seen(&read.view)?;
         if read.view.state != "running" {
-            if json {
-                out.raw(&read.json)?;
-            }
-            return ending(cluster, &read.view);
+            return Ok(read);
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Waits until a procedure is closed and shows nothing of it: its closing words, if it is done.
+pub async fn closed(client: &Client, cluster: &str, id: u64) -> Result<String, Failed> {
+    let read = until_closed(client, cluster, id, |_| Ok(())).await?;
+    ending(cluster, &read.view).map(|()| read.view.text)
 }
 
 /// What has been shown of a procedure.
@@ -129,7 +147,7 @@ fn line_of(step: &StepView) -> String {
 }
 
 /// Whether asking again may help.
-fn passing(error: &CallError) -> bool {
+pub(super) fn passing(error: &CallError) -> bool {
     match error {
         CallError::Unreachable { .. } | CallError::Silent { .. } => true,
         CallError::Refused(body) => {

@@ -5,6 +5,7 @@ use super::args::{BackupRestore, Global, RestoreMoment};
 use super::backup::{Shown, amount, configured, destination, identities, json_of, open};
 use super::output::Output;
 use super::restoring::wish;
+use super::resuming;
 use crate::config::Config;
 use crate::decision::backup::archive::recovery::{Plan, Until};
 use crate::decision::backup::manifest::Kind;
@@ -24,9 +25,6 @@ pub(super) fn until(moment: &RestoreMoment) -> Result<Option<Until>, Failed> {
         (Some(text), _, _) => time(text).map(Some),
         (None, Some(text), _) => transaction(text, true),
         (None, None, Some(text)) => transaction(text, false),
-        (None, None, None) if moment.resume => {
-            Err(Failed::Usage("--resume needs --to-time, --to-gtid or --before-gtid".to_owned()))
-        }
         (None, None, None) => Ok(None),
     }
 }
@@ -45,8 +43,8 @@ fn time(text: &str) -> Result<Until, Failed> {
 }
 
 /// The backup that is named, if it is not to be looked for.
-pub(super) fn named(restore: &BackupRestore) -> Result<Option<BackupId>, Failed> {
-    match restore.named.backup.as_str() {
+pub(super) fn named(backup: &str) -> Result<Option<BackupId>, Failed> {
+    match backup {
         "latest" => Ok(None),
         id => BackupId::parse(id).map(Some).map_err(|error| Failed::Refused(error.to_string())),
     }
@@ -64,7 +62,8 @@ pub(super) async fn recover(
     let destination = destination(restore, backups)?
         .ok_or_else(|| Failed::Usage("name a server with --into".to_owned()))?;
     let target = open(backups, restore.named.target.as_deref())?;
-    let named = named(restore)?;
+    let meant = (restore.named.backup.as_str(), restore.moment.resume);
+    let named = named(&resuming::meant(meant, Some(&destination)).await?)?;
     let name = &cluster.spec.name;
     let catalog = backup::catalog(&target, name).await?;
     let archive = archived(&target, name).await?;
@@ -75,13 +74,15 @@ pub(super) async fn recover(
     let replay = Replay { target: &target, plan: &plan, identities: &identities, onto };
     let into = destination.address.to_string();
     let mut refused = Vec::new();
-    if restore.moment.resume {
+    let noted = || backup::broken_off(&destination);
+    if restore.moment.resume && noted().await?.is_none() {
         replay.fits().await?;
     } else {
         let wish = wish(global, restore, (cluster, config.timing)).await?;
         let shown = Shown::begin(global, "fetched");
         let (from, progress) = ((&target, &manifest), &shown.progress);
-        let loaded = backup::into_server(from, &identities, &destination, &wish, progress).await;
+        let server = (&destination, &wish);
+        let loaded = resuming::into_server(from, &identities, server, progress, None).await;
         shown.end().await;
         refused = loaded?.refused;
     }
@@ -98,9 +99,9 @@ pub(super) async fn recover(
 /// What was restored stays, and what is missing can follow.
 fn stuck(error: &BackupError, plan: &Plan) -> Failed {
     Failed::Refused(format!(
-        "{error}; backup {} is there, and perhaps some of what follows: the same command with \
-         --resume goes on from there",
-        plan.backup
+        "{error}; backup {} is there, and perhaps some of what follows; to go on with it: {}",
+        plan.backup,
+        resuming::command(&plan.backup.to_string())
     ))
 }
 

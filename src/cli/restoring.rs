@@ -37,6 +37,7 @@ pub(super) async fn wish<'a>(
     Ok(Wish {
         follow: restore.follow.then_some(membership),
         overwrite: restore.overwrite.as_ref().map(|_| membership),
+        resume: restore.moment.resume,
         dry_run: restore.dry_run,
     })
 }

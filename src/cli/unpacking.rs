@@ -72,7 +72,7 @@ pub(super) async fn to_moment(
     let (cluster, backups) = configured(config, &restore.named.cluster)?;
     let target = open(backups, restore.named.target.as_deref())?;
     let name = &cluster.spec.name;
-    let (named, catalog) = (named(restore)?, backup::catalog(&target, name).await?);
+    let (named, catalog) = (named(&restore.named.backup)?, backup::catalog(&target, name).await?);
     let archive = archived(&target, name).await?;
     let wanted = (named.as_ref(), Kind::Physical, until);
     let plan = way(&target, (&archive, &catalog), wanted).await?;

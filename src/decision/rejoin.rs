@@ -297,10 +297,10 @@ pub fn donor<'a>(
 
 /// The last rung: what people run where no server can give its data.
 fn restore(situation: &Situation, server: &ServerSpec) -> String {
-    let (cluster, name, address) = (&situation.spec.name, &server.name, &server.address);
+    let (cluster, name) = (&situation.spec.name, &server.name);
     format!(
-        "regent backup restore {cluster} latest --into {address} --overwrite {name} --follow --user NAME \
-         --password-file FILE"
+        "regent rejoin {cluster} {name} --rebuild --from-backup --user NAME --password-file FILE --config \
+         FILE"
     )
 }
 

@@ -2,13 +2,11 @@
 //! allowed that by typing its name.
 //!
 //! A restore that goes on is noted on the server itself, and the note goes with its end. So the next
-//! attempt knows one that was broken off: all that is there came out of a backup, and none of it is of use,
-//! for SQL that was half carried out cannot be gone on with.
+//! attempt knows one that was broken off: all that is there came out of a backup.
 
 use super::BackupError;
+use super::resuming::Note;
 use super::taking::OWN;
-use crate::decision::backup::manifest::Manifest;
-use crate::decision::backup::names::BackupId;
 use crate::decision::report::{Receiver, Status, Writable};
 use crate::decision::topology::{Flavor, ServerName};
 use crate::runtime::mysql::dialect::Threads;
@@ -16,8 +14,6 @@ use crate::runtime::mysql::status::learn;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
-/// There is no such table, or no such schema.
-const NOT_THERE: [u16; 2] = [1146, 1049];
 /// Schemas that are told by their names.
 const MOST_NAMED: usize = 5;
 /// More schemas are not dropped.
@@ -29,18 +25,11 @@ pub(super) struct Content {
     /// Its schemas, beside the server's own and Regent's.
     pub schemas: Vec<String>,
     /// The backup whose restore was broken off here.
-    pub broken_off: Option<BrokenOff>,
+    pub broken_off: Option<Note>,
     /// The sources it replicates from.
     pub sources: Vec<String>,
     /// What it has executed.
     pub executed: String,
-}
-
-/// A restore that did not come to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BrokenOff {
-    pub backup: String,
-    pub begun: String,
 }
 
 impl Content {
@@ -61,7 +50,7 @@ impl Content {
             false => status.executed.to_string().chars().take(100).collect(),
         };
         let sources = status.channels.iter().map(|channel| channel.source.to_string());
-        let (broken_off, sources) = (broken_off(conn, server).await?, sources.collect());
+        let (broken_off, sources) = (Note::read(conn, server).await?, sources.collect());
         Ok(Content { schemas, broken_off, sources, executed })
     }
 
@@ -71,10 +60,10 @@ impl Content {
 
     /// Why nothing is written over it.
     pub(super) fn objection(&self, flavor: Flavor) -> String {
-        if let Some(BrokenOff { backup, begun }) = &self.broken_off {
+        if let Some(Note { backup, begun, .. }) = &self.broken_off {
             return format!(
                 "holds what a restore of {backup} left that began at {begun} UTC and did not come to its end; \
-                 it cannot be gone on with, and nothing else is lost by beginning anew"
+                 go on with it by --resume, or begin anew, by which nothing else is lost"
             );
         }
         if let Some(source) = self.sources.first() {
@@ -155,36 +144,6 @@ pub(super) async fn close_to_others(conn: &mut Conn, status: &Status) -> Result<
     Ok(())
 }
 
-async fn broken_off(
-    conn: &mut Conn,
-    server: &ServerName,
-) -> Result<Option<BrokenOff>, BackupError> {
-    let question = "SELECT backup, CAST(begun AS CHAR) FROM regent.restoring LIMIT 1";
-    let found: Result<Option<(String, String)>, Error> = conn.query_first(question).await;
-    match found {
-        Ok(found) => Ok(found.map(|(backup, begun)| BrokenOff { backup, begun })),
-        Err(Error::Server(error)) if NOT_THERE.contains(&error.code) => Ok(None),
-        Err(error) => Err(BackupError::server(server, error)),
-    }
-}
-
-/// Notes that a restore goes on.
-pub(super) async fn note(conn: &mut Conn, manifest: &Manifest) -> Result<(), Error> {
-    conn.query_drop("SET SESSION sql_log_bin = 0").await?;
-    conn.query_drop("CREATE DATABASE IF NOT EXISTS regent").await?;
-    forget(conn).await?;
-    conn.query_drop("CREATE TABLE regent.restoring (backup VARCHAR(200), begun DATETIME)").await?;
-    let id: &BackupId = &manifest.id;
-    // An id holds letters, digits, dots and dashes only.
-    conn.query_drop(format!("INSERT INTO regent.restoring VALUES ('{id}', UTC_TIMESTAMP())")).await
-}
-
-/// The restore came to its end.
-pub(super) async fn forget(conn: &mut Conn) -> Result<(), Error> {
-    conn.query_drop("SET SESSION sql_log_bin = 0").await?;
-    conn.query_drop("DROP TABLE IF EXISTS regent.restoring").await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +153,7 @@ mod tests {
         let data = Content { schemas: vec!["shop".to_owned()], ..Content::default() };
         assert!(!data.is_empty() && Content::default().is_empty());
         assert!(data.objection(Flavor::MySql).starts_with("holds data already (shop)"));
-        let broken_off = BrokenOff { backup: "X".to_owned(), begun: "noon".to_owned() };
+        let broken_off = Note::of_backup("X", "noon");
         let half = Content { broken_off: Some(broken_off), ..data };
         let text = half.objection(Flavor::MySql);
         assert!(text.contains("a restore of X left that began at noon"), "{text}");

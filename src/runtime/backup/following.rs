@@ -2,6 +2,7 @@
 
 use super::BackupError;
 use super::restoring::{Destination, look, session};
+use super::resuming;
 use super::taking::CONNECT_LIMIT;
 use crate::config::ClusterConfig;
 use crate::decision::backup::manifest::Manifest;
@@ -13,13 +14,15 @@ use crate::runtime::mysql::dialect::{Change, Threads};
 use crate::runtime::mysql::distance::Distance;
 use crate::runtime::mysql::probe::Prober;
 use crate::runtime::mysql::status::learn;
-use mysql_async::Error;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Row};
 use std::time::Duration;
 
 /// The first look at a server may take longer than one probe.
 const LOOKS: u32 = 8;
 const BETWEEN: Duration = Duration::from_millis(100);
+/// The list of what came before is within so many of a log's first events.
+const LIST_WITHIN: u32 = 8;
 /// How often a new replica is looked at, with a pause in between, until it is connected.
 const UNTIL_CONNECTED: u32 = 300;
 
@@ -76,20 +79,25 @@ impl Membership<'_> {
                  over it; give it a server_id that no server of the cluster had, or take a newer backup"
             )));
         }
-        if manifest.flavor == Flavor::MariaDb {
-            return Ok(());
-        }
         let account = &self.cluster.credentials.monitor;
         let mut conn = connect(&primary.address, account, CONNECT_LIMIT, &Distance::default())
             .await
             .map_err(|error| BackupError::Connect { server: name.to_string(), error })?;
-        let purged: Option<String> = conn
-            .query_first("SELECT @@global.gtid_purged")
-            .await
-            .map_err(|error| BackupError::server(name, error))?;
-        let purged = Gtids::parse(Flavor::MySql, &purged.unwrap_or_default());
-        let purged = purged.map_err(|error| BackupError::server(name, error))?;
-        if manifest.position.contains(&purged) {
+        let gone = match manifest.flavor {
+            Flavor::MySql => conn.query_first("SELECT @@global.gtid_purged").await,
+            Flavor::MariaDb => before_oldest_log(&mut conn).await,
+        };
+        let gone = gone.map_err(|error: Error| BackupError::server(name, error))?;
+        let gone = gone.unwrap_or_default();
+        let sent_all = match manifest.flavor {
+            Flavor::MySql => {
+                let gone = Gtids::parse(Flavor::MySql, &gone);
+                let gone = gone.map_err(|error| BackupError::server(name, error))?;
+                manifest.position.contains(&gone)
+            }
+            Flavor::MariaDb => reaches_all(&manifest.position, &gone),
+        };
+        if sent_all {
             return Ok(());
         }
         Err(BackupError::NotEmpty(format!(
@@ -97,12 +105,13 @@ impl Membership<'_> {
         )))
     }
 
-    /// Lets the server follow, and waits until it does.
+    /// Lets the server follow, and waits until it does. The note of its restore goes when nothing is left to
+    /// be done that could be gone on with.
     pub(super) async fn follow(
         &self,
-        destination: &Destination<'_>,
-        server: &ServerName,
+        (destination, server): (&Destination<'_>, &ServerName),
         primary: &ServerSpec,
+        noted: bool,
     ) -> Result<(), BackupError> {
         let mut conn = session(destination, server).await?;
         let refused = |error: Error| BackupError::server(server, error);
@@ -126,6 +135,9 @@ impl Membership<'_> {
             }
             other => BackupError::server(server, other),
         })?;
+        if noted {
+            resuming::forget(&mut conn).await.map_err(refused)?;
+        }
         conn.query_drop(dialect.start(Threads::Both, "")).await.map_err(refused)?;
         conn.query_drop(dialect.close(true)).await.map_err(refused)?;
         connected(destination, server, primary).await
@@ -199,6 +211,33 @@ impl Others {
     }
 }
 
+/// What a server of MariaDB had executed when it began the oldest log that it keeps, as that log says.
+async fn before_oldest_log(conn: &mut Conn) -> Result<Option<String>, Error> {
+    let Some(first) = conn.query_first::<Row, _>("SHOW BINARY LOGS").await? else {
+        return Ok(None);
+    };
+    let Some(Ok(file)) = first.get_opt::<String, _>(0) else { return Ok(None) };
+    let question =
+        format!("SHOW BINLOG EVENTS IN '{}' LIMIT {LIST_WITHIN}", file.replace('\'', "''"));
+    let events: Vec<Row> = conn.query(question).await?;
+    let list = events.iter().find(|event| {
+        let kind = event.get_opt::<String, _>("Event_type");
+        matches!(kind, Some(Ok(kind)) if kind == "Gtid_list")
+    });
+    Ok(list.and_then(|event| event.get_opt::<String, _>("Info")?.ok()))
+}
+
+/// Whether a position is as far in each domain as a list of GTIDs, such as `[0-1-7,2-1-3]`.
+fn reaches_all(position: &Gtids, list: &str) -> bool {
+    let text = position.to_wait_text();
+    let newest = |domain: &str| {
+        let of = text.split(',').filter_map(numbers).find(|(of, _)| of == domain);
+        of.map_or(0, |(_, newest)| newest)
+    };
+    let listed = list.trim_matches(['[', ']']).split(',').filter_map(numbers);
+    listed.into_iter().all(|(domain, number)| number <= newest(&domain))
+}
+
 /// What the primary has beyond the backup that this very server once numbered, by which a replica knows
 /// its own transactions and passes over them.
 fn passed_over(primary: &Gtids, backup: &Gtids, status: &Status) -> Option<String> {
@@ -250,6 +289,16 @@ mod tests {
             semi_sync: SemiSync::default(),
             settings: Settings::default(),
             crowded: false,
+        }
+    }
+
+    #[test]
+    fn a_position_reaches_what_a_log_says_came_before_it() {
+        let position = Gtids::parse(Flavor::MariaDb, "0-1-7,2-1-3").unwrap();
+        for (list, reaches) in
+            [("[]", true), ("[0-2-7,2-9-1]", true), ("[0-1-8]", false), ("[1-1-1]", false)]
+        {
+            assert_eq!(reaches_all(&position, list), reaches, "{list}");
         }
     }
 

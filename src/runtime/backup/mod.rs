@@ -6,6 +6,7 @@
 mod accounts;
 pub mod agent;
 pub mod archive;
+mod boundaries;
 mod buffers;
 pub mod chores;
 mod clearing;
@@ -29,7 +30,9 @@ mod progress;
 mod provers;
 mod proving;
 mod pruning;
+mod rejoining;
 mod restoring;
+mod resuming;
 mod retry;
 mod s3;
 pub mod scheduled;
@@ -53,7 +56,8 @@ pub use physical::agent_for;
 pub use progress::{Progress, Reached, Stage, Trouble};
 pub use proving::{Examination, Examined, examine};
 pub use pruning::{Pruned, Scope, prune};
-pub use restoring::{Destination, Restored, Wish, into_file, into_server};
+pub use rejoining::beyond;
+pub use restoring::{Destination, Restored, Wish, broken_off, into_file, into_server};
 pub use source::{Source, choose, named};
 pub use taking::{Order, Taken, take};
 pub use target::{Target, TargetError};
@@ -174,13 +178,12 @@ pub enum BackupError {
     #[error("{0}")]
     NotEmpty(String),
     /// It broke off in the middle.
-    #[error(
-        "{error}; {server} now holds a part of the backup, of which nothing can be used: the next attempt \
-         needs --overwrite {server}"
-    )]
+    #[error("{error}; {server} now holds a part of backup {backup}, and a note of how much")]
     Incomplete {
         /// The server that was restored into.
         server: String,
+        /// What is restored.
+        backup: String,
         /// Why.
         error: Box<BackupError>,
     },

@@ -122,7 +122,7 @@ async fn restored(
     let Examination { target, manifest, identities, backups, .. } = *examination;
     let server = Throwaway::start(&wanted((manifest, backups), examination.clock)).await?;
     let client = load_by_socket(manifest.flavor, &backups.tools, server.socket());
-    let loaded = load((target, manifest), identities, client, progress).await;
+    let loaded = load((target, manifest), (identities, None), client, progress).await;
     let script = loaded.map_err(|error| blame(&server, error))?;
     let compared = compare(&server, manifest, &script).await;
     compared.map_err(|error| {

@@ -1,10 +1,11 @@
 //! Bringing a backup back: into a file, or into a new server.
 
 use super::accounts::{Accounts, MOST_BYTES};
-use super::clearing::{self, Content, close_to_others};
+use super::clearing::{Content, close_to_others};
 use super::fetching::Opened;
 use super::following::Membership;
 use super::packing::Identities;
+use super::resuming::{self, Note, Passing};
 use super::taking::CONNECT_LIMIT;
 use super::target::Target;
 use super::tool::{Reach, Tool, Way};
@@ -12,7 +13,7 @@ use super::{BackupError, Progress};
 use crate::config::Account;
 use crate::config::backups::Tools;
 use crate::decision::backup::manifest::Manifest;
-use crate::decision::report::{Sight, Status, Writable};
+use crate::decision::report::{Receiver, Sight, Status, Writable};
 use crate::decision::topology::{Endpoint, Flavor, ServerName, ServerSpec, Timing};
 use crate::runtime::mysql::connect::connect;
 use crate::runtime::mysql::distance::Distance;
@@ -29,6 +30,9 @@ use tokio::sync::watch;
 /// The first look at a server may take longer than one probe.
 const LOOKS: u32 = 20;
 const BETWEEN: Duration = Duration::from_millis(100);
+const FEEDING: &str = "feeding the server";
+/// So much SQL is looked at together.
+const PIECE: u64 = 1 << 20;
 
 /// A new server to restore into.
 #[derive(Clone, Debug)]
@@ -85,6 +89,8 @@ pub struct Wish<'a> {
     /// The cluster of the backup, whose servers are asked whether the server is needed, where what it
     /// holds may be thrown away.
     pub overwrite: Option<Membership<'a>>,
+    /// Go on with what was broken off.
+    pub resume: bool,
     /// Only say what would be done.
     pub dry_run: bool,
 }
@@ -92,8 +98,20 @@ pub struct Wish<'a> {
 /// What a restore has to do beside loading.
 struct Plan {
     content: Content,
+    start: Start,
     primary: Option<ServerSpec>,
     says: Vec<String>,
+}
+
+/// From where on a backup is loaded.
+#[derive(Debug)]
+enum Start {
+    /// From its beginning, once all that is there was thrown away.
+    Anew,
+    /// From where a former attempt broke off.
+    On(Note),
+    /// All of it is there.
+    Done,
 }
 
 /// Loads a backup into a server that holds nothing yet, or whose data may be thrown away, gives it the
@@ -116,52 +134,107 @@ pub async fn into_server(
     let mut conn = session(destination, &server).await?;
     let status = look(destination, &server).await?;
     let plan = plan(&mut conn, (manifest, &status), (destination, &server), wish).await?;
-    let Plan { content, primary, says } = plan;
+    let Plan { content, start, primary, says } = plan;
     if wish.dry_run {
         return Ok(Restored { refused: Vec::new(), says });
     }
-    let refused = |error| BackupError::server(&server, error);
-    if !content.is_empty() {
-        content.clear(&mut conn, &status).await.map_err(refused)?;
+    let from = Origin { target, manifest, identities, progress };
+    let noted = !matches!(start, Start::Done);
+    let refused = match start {
+        Start::Done => Vec::new(),
+        start => {
+            resuming::alone(&mut conn, &server).await?;
+            let clears = matches!(start, Start::Anew) && !content.is_empty();
+            if clears {
+                let cleared = content.clear(&mut conn, &status).await;
+                cleared.map_err(|error| BackupError::server(&server, error))?;
+            }
+            let into = (destination, &server, &status);
+            let filled = fill(&mut conn, &from, into, (start, wish.follow.is_some())).await;
+            filled.map_err(|error| BackupError::Incomplete {
+                server: server.to_string(),
+                backup: manifest.id.to_string(),
+                error: Box::new(error),
+            })?
+        }
+    };
+    if let (Some(membership), Some(primary)) = (&wish.follow, &primary)
+        && (noted || !follows(&status, primary))
+    {
+        membership.follow((destination, &server), primary, noted).await?;
     }
-    let closed = status.writable == Writable::Closed || wish.follow.is_some();
-    if closed {
-        // On MySQL nobody, not even this account, can write before.
-        close_to_others(&mut conn, &status).await.map_err(refused)?;
-    }
-    clearing::note(&mut conn, manifest).await.map_err(refused)?;
+    Ok(Restored { refused, says })
+}
+
+/// Whether a server is a replica of that primary already.
+fn follows(status: &Status, primary: &ServerSpec) -> bool {
+    status.channels.iter().any(|channel| {
+        let receives = channel.receiver == Receiver::Connected;
+        channel.source == primary.address && receives && channel.applying
+    })
+}
+
+/// What is loaded.
+struct Origin<'a> {
+    target: &'a Target,
+    manifest: &'a Manifest,
+    identities: &'a Identities,
+    progress: &'a watch::Sender<Progress>,
+}
+
+/// Loads what is missing, and closes the server to others meanwhile. Where it is to follow, the note and all
+/// writing rights of this account stay until it does.
+async fn fill(
+    conn: &mut Conn,
+    from: &Origin<'_>,
+    (destination, server, status): (&Destination<'_>, &ServerName, &Status),
+    (start, follows): (Start, bool),
+) -> Result<Vec<String>, BackupError> {
+    let Origin { target, manifest, identities, progress } = *from;
+    let refused = |error| BackupError::server(server, error);
+    // On MySQL nobody, not even this account, can write before.
+    close_to_others(conn, status).await.map_err(refused)?;
+    let note = match start {
+        Start::On(note) => note,
+        _ => Note::begin(conn, manifest).await.map_err(refused)?,
+    };
     let reach = Reach {
         flavor: manifest.flavor,
         way: Way::Address(&destination.address),
         account: &destination.account,
         tools: destination.tools,
     };
-    let loaded = load((target, manifest), identities, reach.load(), progress).await;
+    let passing = Some(Passing::new(note));
+    let loaded = load((target, manifest), (identities, passing), reach.load(), progress).await;
     let placed = match loaded {
-        Ok(script) => place(destination, manifest, &server, &script).await,
+        Ok(script) => place(destination, manifest, server, &script).await,
         Err(error) => Err(error),
     };
-    let opening = match (closed, status.flavor) {
-        (true, Flavor::MySql) => Some("SET GLOBAL super_read_only = ON"),
-        (true, Flavor::MariaDb) => None,
-        // It was closed while it was emptied.
-        (false, _) if status.writable == Writable::Open && !content.is_empty() => {
-            Some("SET GLOBAL read_only = OFF")
+    if follows {
+        return placed;
+    }
+    let left = async {
+        let mut conn = session(destination, server).await?;
+        if placed.is_ok() {
+            resuming::forget(&mut conn).await.map_err(refused)?;
         }
-        (false, _) => None,
+        match (status.writable, status.flavor) {
+            (Writable::Open, _) => ask(&mut conn, server, "SET GLOBAL read_only = OFF").await,
+            (_, Flavor::MySql) => ask(&mut conn, server, "SET GLOBAL super_read_only = ON").await,
+            (_, Flavor::MariaDb) => Ok(()),
+        }
     };
-    if let Some(statement) = opening {
-        let mut conn = session(destination, &server).await?;
-        ask(&mut conn, &server, statement).await?;
-    }
-    let refused = placed.map_err(|error| BackupError::Incomplete {
-        server: server.to_string(),
-        error: Box::new(error),
-    })?;
-    if let (Some(membership), Some(primary)) = (&wish.follow, &primary) {
-        membership.follow(destination, &server, primary).await?;
-    }
-    Ok(Restored { refused, says })
+    let left = left.await;
+    // Why it broke off says more than that the server cannot be asked any more.
+    let statements = placed?;
+    left.map(|()| statements)
+}
+
+/// The backup whose restore into a server was broken off, if one was.
+pub async fn broken_off(destination: &Destination<'_>) -> Result<Option<String>, BackupError> {
+    let server = ServerName(destination.address.to_string());
+    let mut conn = session(destination, &server).await?;
+    Ok(Note::read(&mut conn, &server).await?.map(|note| note.backup))
 }
 
 /// Looks whether all that is wanted can be done, and says what that is.
@@ -174,7 +247,11 @@ async fn plan(
     fit(manifest, status, server)?;
     let content = Content::of(conn, status, server).await?;
     let mut says = Vec::new();
-    if !content.is_empty() {
+    let start = match wish.resume {
+        true => go_on(conn, (&content, manifest, status), (server, wish)).await?,
+        false => Start::Anew,
+    };
+    if matches!(start, Start::Anew) && !content.is_empty() {
         let Some(membership) = &wish.overwrite else {
             let why = content.objection(status.flavor);
             let text = format!(
@@ -189,16 +266,30 @@ async fn plan(
         }
         says.push(format!("throw away of {server}: {}", content.lost()));
     }
-    says.push(format!(
-        "fetch {} bytes from {} and load {} bytes of SQL into {server}",
-        manifest.bytes, manifest.object, manifest.plain_bytes
-    ));
-    says.push(format!("give it the position {}", manifest.position));
+    let (bytes, object, plain) = (manifest.bytes, &manifest.object, manifest.plain_bytes);
+    match &start {
+        Start::Anew => {
+            says.push(format!("fetch {bytes} bytes from {object} and load {plain} bytes of SQL into {server}"));
+        }
+        Start::On(note) => says.push(format!(
+            "fetch {bytes} bytes from {object}, and go on loading SQL into {server} at byte {} of {plain}",
+            note.reached()
+        )),
+        Start::Done => says.push(format!("load nothing: {server} holds all of the backup")),
+    }
+    if !matches!(start, Start::Done) {
+        says.push(format!("give it the position {}", manifest.position));
+    }
     let mut primary = None;
     if let Some(membership) = &wish.follow {
         let others = membership.others(destination).await;
         let (found, at_primary) = others.primary()?;
         membership.reaches((found, at_primary), manifest, status).await?;
+        if matches!(start, Start::Done) && !at_primary.executed.contains(&status.executed) {
+            let text =
+                format!("{server} has transactions that {}, the primary, has not", found.name);
+            return Err(BackupError::NotEmpty(text));
+        }
         let behind = at_primary.executed.count_beyond(&manifest.position);
         says.push(format!(
             "let it follow {}, the primary, read-only; {behind} transaction(s) came since the backup",
@@ -206,7 +297,37 @@ async fn plan(
         ));
         primary = Some(found.clone());
     }
-    Ok(Plan { content, primary, says })
+    Ok(Plan { content, start, primary, says })
+}
+
+/// From where on a restore is gone on with; an error where something else became of the server.
+async fn go_on(
+    conn: &mut Conn,
+    (content, manifest, status): (&Content, &Manifest, &Status),
+    (server, wish): (&ServerName, &Wish<'_>),
+) -> Result<Start, BackupError> {
+    let refused = |why: String| {
+        let anew =
+            "to begin anew and throw away all that it holds, type its name after --overwrite";
+        Err(BackupError::NotEmpty(format!("{server} {why}; {anew}")))
+    };
+    let (own, schemas) = ((manifest, status), content.schemas.as_slice());
+    let Some(note) = &content.broken_off else {
+        let executed = &status.executed;
+        let holds = executed.contains(&manifest.position) && !executed.is_empty();
+        let nothing_else = wish.follow.is_some() || manifest.position.contains(executed);
+        return match (holds && nothing_else, content.is_empty() || wish.overwrite.is_some()) {
+            (true, _) if wish.overwrite.is_none() => Ok(Start::Done),
+            (_, true) => Ok(Start::Anew),
+            (_, false) => refused(format!("holds nothing of backup {} to go on with", manifest.id)),
+        };
+    };
+    let fits = resuming::untouched(conn, (note, schemas), own).await;
+    match fits.map_err(|error| BackupError::server(server, error))? {
+        Ok(()) => Ok(Start::On(note.clone())),
+        Err(_) if wish.overwrite.is_some() => Ok(Start::Anew),
+        Err(why) => refused(why),
+    }
 }
 
 pub(super) async fn session(
@@ -263,7 +384,7 @@ fn fit(manifest: &Manifest, status: &Status, server: &ServerName) -> Result<(), 
 /// Feeds all data to a server with its client program; the statements about accounts are returned.
 pub(super) async fn load(
     (target, manifest): (&Target, &Manifest),
-    identities: &Identities,
+    (identities, passing): (&Identities, Option<Passing>),
     client: Command,
     progress: &watch::Sender<Progress>,
 ) -> Result<String, BackupError> {
@@ -275,7 +396,7 @@ pub(super) async fn load(
     let mut opened = Opened::new(target, manifest, identities, progress).await?;
     let mut tool = Tool::start(client)?;
     let mut input = tool.input()?;
-    let fed = feed(&mut opened, manifest.accounts_at, &mut input).await;
+    let fed = feed(&mut opened, manifest.accounts_at, (&mut input, passing)).await;
     drop(input);
     match (tool.finished().await, fed) {
         // A program that fails stops reading, and says why.
@@ -294,10 +415,34 @@ pub(super) async fn load(
 async fn feed(
     opened: &mut Opened<'_>,
     bytes: u64,
-    input: &mut ChildStdin,
+    (input, passing): (&mut ChildStdin, Option<Passing>),
 ) -> Result<(), BackupError> {
-    opened.pass_on(bytes, input).await?;
-    input.shutdown().await.map_err(BackupError::io("feeding the server"))
+    match passing {
+        None => opened.pass_on(bytes, input).await?,
+        Some(passing) => feed_noting(opened, bytes, (input, passing)).await?,
+    }
+    input.shutdown().await.map_err(BackupError::io(FEEDING))
+}
+
+/// Feeds what a restore carries out that can be gone on with.
+async fn feed_noting(
+    opened: &mut Opened<'_>,
+    bytes: u64,
+    (input, mut passing): (&mut ChildStdin, Passing),
+) -> Result<(), BackupError> {
+    let (mut left, mut read) = (bytes, Vec::new());
+    let mut sql = Passing::head().into_bytes();
+    while left > 0 {
+        let most = left.min(PIECE);
+        opened.pass_on(most, &mut read).await?;
+        left -= most;
+        passing.pass(&read, &mut sql)?;
+        input.write_all(&sql).await.map_err(BackupError::io(FEEDING))?;
+        read.clear();
+        sql.clear();
+    }
+    passing.end(&mut sql)?;
+    input.write_all(&sql).await.map_err(BackupError::io(FEEDING))
 }
 
 /// Makes the accounts and sets the position, then looks whether the server has it.
@@ -311,10 +456,15 @@ async fn place(
     ask(&mut conn, server, "SET SESSION sql_log_bin = 0").await?;
     let made = make_accounts(&mut conn, script).await;
     let refused = made.map_err(|error| BackupError::server(server, error))?;
-    if manifest.flavor == Flavor::MariaDb {
-        // A dump of MySQL sets it itself. A position holds digits, commas and dashes only.
+    let status = look(destination, server).await?;
+    if !status.executed.contains(&manifest.position) {
+        let variable = match manifest.flavor {
+            Flavor::MySql => "gtid_purged",
+            Flavor::MariaDb => "gtid_slave_pos",
+        };
+        // A position holds letters, digits, colons, commas and dashes only.
         let position = manifest.position.to_wait_text();
-        ask(&mut conn, server, &format!("SET GLOBAL gtid_slave_pos = '{position}'")).await?;
+        ask(&mut conn, server, &format!("SET GLOBAL {variable} = '{position}'")).await?;
     }
     let status = look(destination, server).await?;
     if !status.executed.contains(&manifest.position) {
@@ -324,7 +474,6 @@ async fn place(
         );
         return Err(BackupError::server(server, what));
     }
-    clearing::forget(&mut conn).await.map_err(|error| BackupError::server(server, error))?;
     Ok(refused)
 }
 

@@ -156,7 +156,8 @@ fn client(flavor: Flavor, tools: &Tools) -> (&'static str, &Option<PathBuf>) {
 }
 
 fn loading(mut command: Command) -> Command {
-    command.args(["--batch", "--binary-mode", "--skip-reconnect"]);
+    // Comments are a part of a routine's body.
+    command.args(["--batch", "--binary-mode", "--skip-reconnect", "--comments"]);
     command.arg("--init-command=SET SESSION sql_log_bin = 0");
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     command
