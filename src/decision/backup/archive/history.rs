@@ -9,7 +9,6 @@ use crate::decision::backup::retention;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::ClusterName;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// The archived binary log of one cluster at one target.
@@ -104,19 +103,26 @@ impl fmt::Display for Cause {
 impl Archive {
     /// The archive that consists of the segments with these manifests.
     pub fn new(cluster: ClusterName, target: String, manifests: &[String]) -> Archive {
-        let (mut segments, mut unusable) = (BTreeMap::new(), Vec::new());
+        let (segments, unusable) = (Vec::new(), Vec::new());
+        let mut archive = Archive { cluster, target, segments, reached: None, unusable };
+        archive.add(manifests);
+        archive
+    }
+
+    /// Takes in the manifests of further segments.
+    pub fn add(&mut self, manifests: &[String]) {
         for object in manifests {
-            let Some(name) = segment_of(&cluster, object) else { continue };
-            let number = name.number;
-            if let Some(first) = segments.get(&number) {
-                let why = format!("number {number} is there already: {first}");
-                unusable.push(Unusable { object: object.clone(), why });
-                continue;
+            let Some(name) = segment_of(&self.cluster, object) else { continue };
+            // They are listed in the order of their numbers, as a rule.
+            let place = self.segments.partition_point(|known| known.number < name.number);
+            match self.segments.get(place).filter(|known| known.number == name.number) {
+                Some(first) => {
+                    let why = format!("number {} is there already: {first}", name.number);
+                    self.unusable.push(Unusable { object: object.clone(), why });
+                }
+                None => self.segments.insert(place, name),
             }
-            segments.insert(number, name);
         }
-        let segments = segments.into_values().collect();
-        Archive { cluster, target, segments, reached: None, unusable }
     }
 
     /// Why the segment at that place does not go on where the one before it ended, if there is one.
@@ -133,6 +139,11 @@ impl Archive {
             }
         };
         Some(Hole { after: before.last, until: segment.first, cause })
+    }
+
+    /// Times of which transactions are missing.
+    pub fn holes(&self) -> Vec<Hole> {
+        (0..self.segments.len()).filter_map(|place| self.hole_before(place)).collect()
     }
 
     /// All stretches without a hole, the oldest first.
@@ -176,7 +187,7 @@ impl Archive {
         Recoverable {
             segments: self.segments.len(),
             windows,
-            holes: (0..self.segments.len()).filter_map(|place| self.hole_before(place)).collect(),
+            holes: self.holes(),
             forks: forks.map(|name| name.first).collect(),
         }
     }
@@ -205,7 +216,7 @@ mod tests {
             let (first, last) = (WallTime(first * 1_000), WallTime(last * 1_000));
             names::manifest(
                 &cluster,
-                &SegmentName { number: *number, first, last, begins: *begins },
+                &SegmentName { number: *number, first, last, begins: *begins, writer: None },
             )
         };
         let objects: Vec<String> = names.iter().map(object).collect();

@@ -5,6 +5,7 @@ pub mod history;
 pub mod names;
 pub mod recovery;
 mod refusal;
+pub mod removal;
 pub mod segment;
 pub mod source;
 pub mod walk;
