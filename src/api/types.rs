@@ -2,7 +2,7 @@
 
 use crate::decision::topology::ClusterName;
 pub use crate::decision::view::{
-    CandidateView, ChoreView, ClusterView, EndedView, EventView, ExplanationView, FindingView,
+    ArchiveView, CandidateView, ChoreView, ClusterView, EndedView, EventView, ExplanationView, FindingView,
     MaintenanceView, ProcedureView, ProgressView, ProofView, Proven, ProxyView, RunView,
     ScheduleView, ServerView, StageView, StatusView, StepView, WatcherView, Worthless,
 };

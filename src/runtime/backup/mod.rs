@@ -6,6 +6,7 @@
 mod accounts;
 pub mod agent;
 pub mod archive;
+mod archivers;
 mod boundaries;
 mod buffers;
 pub mod chores;
