@@ -61,6 +61,7 @@ pub(super) async fn archive_all(place: &Place) -> BackupError {
             return failed;
         }
         before.errors += 1;
+        (before.source, before.complete) = (None, false);
         before.trouble = failed.to_string();
         before.since = before.since.or(Some(place.clock.now().wall));
         tell(place, &before);

@@ -1,11 +1,10 @@
 //! What an archive adds up to, told from the names of its segments.
 
 use super::names::{Beginning, SegmentName, segment_of};
-use super::segment::{Reached, Segment};
+use super::segment::Reached;
 use crate::clock::WallTime;
 use crate::decision::backup::catalog::{Entry, Unusable};
 use crate::decision::backup::names::BackupId;
-use crate::decision::backup::retention;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::ClusterName;
 use serde::{Deserialize, Serialize};
@@ -193,21 +192,12 @@ impl Archive {
     }
 }
 
-/// A segment as retention counts it: what a later failover lost does not keep it, since no backup of the
-/// history that went on ever holds it. `forks` are all segments that begin with one.
-pub fn for_retention(segment: &Segment, forks: &[Segment]) -> retention::Segment {
-    let later = forks.iter().filter(|fork| fork.name.number > segment.name.number);
-    let gtids = later.fold(segment.gtids.clone(), |gtids, fork| gtids.common(&fork.from));
-    retention::Segment { name: segment.name.to_string(), gtids }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::segment::tests::{gtids, segment};
+    use super::super::segment::tests::gtids;
     use super::*;
     use crate::decision::backup::archive::names;
     use crate::decision::backup::manifest::tests::manifest;
-    use crate::decision::backup::retention::superfluous;
     use crate::decision::cluster::Unknown;
 
     fn archive(names: &[(u64, Beginning, u64, u64)]) -> Archive {
@@ -261,25 +251,5 @@ mod tests {
         archive.reached = Some(Reached { format: 1, at, position, unknown: Unknown::new() });
         assert_eq!(archive.recoverable(&begins, &backups).windows[0].to, at);
         assert!(archive.recoverable(&begins, &backups[2..]).windows.is_empty());
-    }
-
-    #[test]
-    fn lost_transactions_keep_no_segment() {
-        let forked = |from: &str, lost: &str| {
-            let mut forked = segment(3, Beginning::Fork, (from, "B:1-5"), (30, 40));
-            forked.lost = Some(gtids(lost));
-            forked
-        };
-        let segments = [
-            segment(1, Beginning::Start, ("A:1-4", "A:5-9"), (10, 20)),
-            segment(2, Beginning::Continues, ("A:1-9", "A:10-12"), (20, 30)),
-            forked("A:1-10", "A:11-12"),
-            segment(4, Beginning::Continues, ("A:1-10,B:1-5", "B:6"), (40, 50)),
-        ];
-        let forks = &segments[2..3];
-        let counted = segments.each_ref().map(|segment| for_retention(segment, forks));
-        assert_eq!(counted[1].gtids, gtids("A:10"));
-        assert_eq!(superfluous(&counted, &[gtids("A:1-10,B:1-5")]), 3);
-        assert_eq!(superfluous(&counted, &[gtids("A:1-9")]), 1);
     }
 }
