@@ -15,7 +15,14 @@ use std::time::Duration;
 /// A chore whose watcher was killed is taken over after 15 s.
 const TAKEN_OVER: Duration = Duration::from_secs(60);
 
-crate::on_both_flavors!(a_table_is_undropped_whoever_died);
+/// What hinders it is told after 30 s.
+const TOLD: Duration = Duration::from_secs(120);
+
+crate::on_both_flavors!(
+    a_table_is_undropped_whoever_died,
+    #[ignore = "scripts/test --all"]
+    a_target_that_fails_is_told_and_nothing_is_lost,
+);
 
 async fn a_table_is_undropped_whoever_died(stage: &mut Stage) -> Outcome {
     let place = tempfile::tempdir()?;
@@ -49,11 +56,7 @@ async fn a_table_is_undropped_whoever_died(stage: &mut Stage) -> Outcome {
     for part in ["archive: by ", "binary log at local: "] {
         check(said.out.contains(part), || format!("status does not tell {part}: {}", said.out))?;
     }
-    let list = ["backup", "list", "shop", "--json", "--config", &configuration];
-    let listed = stage.regent(&list).await?.json()?;
-    let recovery = &listed[0]["recovery"];
-    let whole = recovery["holes"] == Value::Array(Vec::new()) && recovery["windows"][1].is_null();
-    check(whole, || format!("the archive has holes: {recovery}"))?;
+    is_whole(stage).await?;
 
     let set = ServerSet::new(place.path().join("servers"), Installation::find(stage.flavor())?)?;
     let port = free_ports(1)[0];
@@ -69,6 +72,49 @@ async fn a_table_is_undropped_whoever_died(stage: &mut Stage) -> Outcome {
     let after = sums(&fresh).await?;
     check(after == before, || format!("{before:?} were there, and {after:?} are restored"))?;
     stage.judge().await
+}
+
+/// While writes go on.
+async fn a_target_that_fails_is_told_and_nothing_is_lost(stage: &mut Stage) -> Outcome {
+    let place = tempfile::tempdir()?;
+    configure(stage, place.path())?;
+    stage.begin().await?;
+    working(stage, |_| true).await?;
+    let (folder, aside) = (place.path().join("folder"), place.path().join("aside"));
+    std::fs::rename(&folder, &aside)?;
+    std::fs::write(&folder, "")?;
+    told(stage, "archive_failing").await?;
+    let said = stage.regent(&["status", "shop"]).await?;
+    check(said.out.contains("hindered: "), || format!("status does not tell: {}", said.out))?;
+    std::fs::remove_file(&folder)?;
+    std::fs::rename(&aside, &folder)?;
+    told(stage, "archive_resumed").await?;
+    stage.writes_go_on().await?;
+    archived(stage).await?;
+    is_whole(stage).await?;
+    stage.judge().await
+}
+
+/// Waits until an event of that kind is told.
+async fn told(stage: &Stage, wanted: &str) -> Outcome {
+    let look = async |stage: &Stage| {
+        let events = stage.watchers.events().await;
+        events.iter().any(|(_, kind, _)| kind == wanted).then_some(())
+    };
+    stage.until(&format!("{wanted} is told"), TOLD, look).await
+}
+
+/// The archive has no hole, no failover lost what is in it, and nobody was told otherwise.
+async fn is_whole(stage: &Stage) -> Outcome {
+    let configuration = stage.cluster.configuration.display().to_string();
+    let list = ["backup", "list", "shop", "--json", "--config", &configuration];
+    let listed = stage.regent(&list).await?.json()?;
+    let (recovery, none) = (&listed[0]["recovery"], Value::Array(Vec::new()));
+    let whole = recovery["holes"] == none && recovery["forks"] == none;
+    check(whole, || format!("the archive has holes: {recovery}"))?;
+    let events = stage.watchers.events().await;
+    let wrong = events.iter().find(|(_, kind, _)| kind == "archive_gap");
+    check(wrong.is_none(), || format!("told for nothing: {wrong:?}"))
 }
 
 fn configure(stage: &Stage, place: &Path) -> Outcome {

@@ -267,25 +267,31 @@ impl ClusterState {
                 self.restarts.learn(closed_at_restart);
                 Ok(())
             }
-            Command::Backup { change, .. } => {
-                let told = self.backups.apply(notes.at, change).map_err(Rejected::Backup)?;
-                notes.add_all(told);
-                Ok(())
-            }
-            Command::Proof { change, .. } => {
-                notes.add_all(self.proofs.apply(notes.at, change).map_err(Rejected::Proof)?);
-                Ok(())
-            }
-            Command::Archive { change, .. } => {
-                let told = self.archive.apply(notes.at, change).map_err(Rejected::Archive)?;
-                told.into_iter().for_each(|(kind, text)| notes.add(kind, text));
-                Ok(())
+            Command::Backup { .. } | Command::Proof { .. } | Command::Archive { .. } => {
+                self.keep_account(command, notes)
             }
             Command::Note { kind, text, .. } => {
                 notes.add(kind, text.clone());
                 Ok(())
             }
         }
+    }
+
+    /// The accounts of what is done for backups.
+    fn keep_account(&mut self, command: &Command, notes: &mut Notes) -> Result<(), Rejected> {
+        match command {
+            Command::Backup { change, .. } => {
+                notes.add_all(self.backups.apply(notes.at, change).map_err(Rejected::Backup)?);
+            }
+            Command::Proof { change, .. } => {
+                notes.add_all(self.proofs.apply(notes.at, change).map_err(Rejected::Proof)?);
+            }
+            Command::Archive { change, .. } => {
+                notes.add_all(self.archive.apply(notes.at, change).map_err(Rejected::Archive)?);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn adopt(

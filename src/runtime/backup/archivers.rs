@@ -3,7 +3,9 @@
 use super::BackupError;
 use super::archive::{Archiving, Order, archive};
 use super::chores::Place;
+use super::progress::Report;
 use super::target::Target;
+use super::{Progress, Reached};
 use crate::decision::backup::archive::account::Seen;
 use std::future::pending;
 use std::time::Duration;
@@ -35,13 +37,19 @@ pub(super) async fn archive_all(place: &Place) -> BackupError {
     loop {
         let failed = match Target::open(declared, backups) {
             Ok(target) => {
+                let asked = Reached { target: name.clone(), ..Reached::default() };
+                let asked =
+                    watch::Sender::new(Progress { targets: vec![asked], ..Progress::default() });
+                let target = target.told(Report::of(&asked, 0));
                 let Place { cluster, clock, timing, .. } = place;
                 let (target, timing, clock) = (&target, *timing, *clock);
                 let order = Order { cluster, backups, target, timing, clock };
                 let progress = watch::Sender::new(Archiving::default());
                 let ended = tokio::select! {
                     ended = archive(&order, &progress, pending()) => ended,
-                    () = show(place, &before, progress.subscribe()) => return BackupError::Stopped,
+                    () = show(place, &before, (progress.subscribe(), asked.subscribe())) => {
+                        return BackupError::Stopped;
+                    }
                 };
                 let last = progress.borrow().clone();
                 if last.segments > 0 {
@@ -70,14 +78,29 @@ pub(super) async fn archive_all(place: &Place) -> BackupError {
     }
 }
 
-/// Tells now and then how far it is.
-async fn show(place: &Place, before: &Seen, mut progress: watch::Receiver<Archiving>) {
-    while progress.changed().await.is_ok() {
-        let now = after(before, &progress.borrow_and_update());
+/// Tells now and then how far it is, and what the target does not do that it is asked for.
+async fn show(
+    place: &Place,
+    before: &Seen,
+    (mut progress, mut asked): (watch::Receiver<Archiving>, watch::Receiver<Progress>),
+) {
+    loop {
+        let changed = tokio::select! {
+            changed = progress.changed() => changed,
+            changed = asked.changed() => changed,
+        };
+        if changed.is_err() {
+            return pending().await;
+        }
+        let mut now = after(before, &progress.borrow_and_update());
+        let trouble = asked.borrow_and_update().targets.first().and_then(|it| it.trouble.clone());
+        if let Some(trouble) = trouble {
+            now.trouble = format!("target {}: {}", now.target, trouble.what);
+            now.since = Some(trouble.since);
+        }
         tell(place, &now);
         tokio::time::sleep(SHOWN_EVERY).await;
     }
-    pending().await
 }
 
 fn tell(place: &Place, seen: &Seen) {

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// What hinders archiving for so long is told; a failover hinders it for a moment.
 const FAILING: Duration = Duration::from_secs(30);
 
+/// That all is archived is looked after more often; when it was not for so long, nobody knows.
+const FRESH: Duration = Duration::from_secs(30);
+
 /// Characters kept of a reason.
 const MOST_REASON: usize = 200;
 
@@ -296,7 +299,10 @@ pub fn shown(
     let behind = account.behind(wanted, seen, now).map(|behind| behind.to_string());
     let reached = account.reached.max(seen.and_then(|seen| seen.reached));
     let complete = seen.is_some_and(|seen| seen.complete);
-    let lag = |reached: WallTime| if complete { 0 } else { age(reached, now).as_secs() };
+    let lag = |reached: WallTime| match age(reached, now) {
+        short if complete && short <= FRESH => 0,
+        lag => lag.as_secs(),
+    };
     let seen = seen.cloned().unwrap_or_default();
     ArchiveView {
         target: wanted.target.clone(),
@@ -367,8 +373,11 @@ mod tests {
             assert_eq!(account.reached, Some(WallTime(written * 1_000)), "{reached}");
         }
         let complete = Seen { complete: true, ..seen(1_290) };
-        let lag = |seen| shown(&account, &wanted(), Some(seen), WallTime(1_300_000)).lag_seconds;
-        assert_eq!((lag(&complete), lag(&seen(1_290))), (Some(0), Some(10)));
+        let lag =
+            |seen: Seen| shown(&account, &wanted(), Some(&seen), WallTime(1_300_000)).lag_seconds;
+        assert_eq!((lag(complete), lag(seen(1_290))), (Some(0), Some(10)));
+        let stuck = Seen { complete: true, ..seen(1_260) };
+        assert_eq!(lag(stuck), Some(40), "it has not looked since");
     }
 
     #[test]
