@@ -55,6 +55,8 @@ async fn status_is_a_table_that_fits() {
       proofs at s3: 20261120T013001000Z-db3 proven 2026-11-16T11:36:40.000Z, its
         data is 20 h 20 min old; 4 of 9 proven; 1 failed, the newest
         20261119T013001000Z-db3: part 2 is damaged
+      binary log at s3: archived up to 2026-11-17T11:10:01.000Z, 4 s behind; 12
+        segment(s) since it began, 73.4 MB; 1 gap(s) that no recovery can cross
       prove: by london; restores 20261121T013001000Z-db3 of target s3 for a proof
         since 2026-11-17T11:10:01.000Z, 73.4 MB of 104.8 MB; could not: paris: there
         is no mysqld on this machine

@@ -225,6 +225,11 @@ async fn health_metrics_and_marks() {
         r#"regent_backup_unproven{cluster="shop",target="s3"} 0"#,
         r#"regent_backup_listed{cluster="shop",target="s3"} 9"#,
         r#"regent_backup_proven{cluster="shop",target="s3"} 4"#,
+        r#"regent_backup_archive_reached_timestamp_seconds{cluster="shop",target="s3"} 1794913801"#,
+        r#"regent_backup_archive_lag_seconds{cluster="shop",target="s3"} 4"#,
+        r#"regent_backup_archive_gaps{cluster="shop",target="s3"} 1"#,
+        r#"regent_backup_archive_errors{cluster="shop",target="s3"} 2"#,
+        r#"regent_backup_archive_behind{cluster="shop",target="s3"} 0"#,
         "regent_raft_is_leader 1",
         "process_resident_memory_bytes",
     ] {

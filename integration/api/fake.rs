@@ -165,6 +165,7 @@ fn cluster() -> ClusterView {
         backups: Vec::new(),
         proofs: vec![proof()],
         chores: vec![chore()],
+        archive: Some(archive()),
     }
 }
 
@@ -188,6 +189,21 @@ fn proof() -> ProofView {
         proven: Some(4),
         failed: vec![failed],
         alert: String::new(),
+    }
+}
+
+fn archive() -> ArchiveView {
+    ArchiveView {
+        target: "s3".to_owned(),
+        source: Some("db3".into()),
+        reached: Some(WallTime(1_794_913_801_000)),
+        lag_seconds: Some(4),
+        segments: 12,
+        transactions: 4_711,
+        bytes: 73_400_320,
+        gaps: 1,
+        errors: 2,
+        ..ArchiveView::default()
     }
 }
 

@@ -1,12 +1,14 @@
 //! An archiver in a process of its own, and what it has stored so far.
 
 use crate::stage::{Ended, Mariadb, Mysql, Stage, ended};
+use regent::decision::backup::archive::names::SegmentName;
 use regent::decision::backup::archive::segment::Segment;
 use regent::decision::gtid::Gtids;
 use regent::decision::topology::Flavor;
 use regent::demo::servers::Server;
 use rustix::process::{Pid, Signal, kill_process};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Small segments, soon stored.
@@ -16,16 +18,30 @@ pub struct Archiver(Option<Child>);
 
 impl Archiver {
     pub fn start(stage: &Stage) -> Archiver {
-        let mut command = stage.command(&["archive", "shop", "--json"]);
+        Archiver::run(stage.command(&["archive", "shop", "--json"]))
+    }
+
+    pub fn run(mut command: Command) -> Archiver {
         Archiver(Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
     }
 
-    /// Ends it in order.
-    pub async fn stop(mut self) -> Ended {
+    /// How it ends by itself.
+    pub async fn end(mut self) -> Ended {
         let child = self.0.take().unwrap();
-        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         let waited = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-        let ended = ended(&waited.await.unwrap());
+        ended(&waited.await.unwrap())
+    }
+
+    /// Whether it goes on.
+    pub fn is_running(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Ends it in order.
+    pub async fn stop(self) -> Ended {
+        let child = self.0.as_ref().unwrap();
+        kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+        let ended = self.end().await;
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         ended
     }
@@ -49,18 +65,33 @@ impl Drop for Archiver {
 
 /// All segments that are stored, the oldest first.
 pub fn segments(stage: &Stage) -> Vec<Segment> {
-    let folder = stage.bucket.file("regent/shop/binlogs/manifests");
+    segments_in(&stage.bucket.file("regent/shop/binlogs"))
+}
+
+/// All segments of the archive in that directory, the oldest first.
+pub fn segments_in(archive: &Path) -> Vec<Segment> {
+    let folder = archive.join("manifests");
     let mut names: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().collect();
     names.retain(|entry| {
-        entry.file_name().to_string_lossy().ends_with("Z.json") || {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            ["-start.json", "-fork.json", "-gap.json"].iter().any(|end| name.ends_with(end))
-        }
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.strip_suffix(".json").is_some_and(|name| name.parse::<SegmentName>().is_ok())
     });
     names.sort_by_key(std::fs::DirEntry::file_name);
     let read =
         |entry: &std::fs::DirEntry| serde_json::from_slice(&std::fs::read(entry.path()).ok()?).ok();
     names.iter().filter_map(read).collect()
+}
+
+/// Each segment goes on where the one before it ends; nothing is missing, and nothing is there twice.
+pub fn assert_whole(all: &[Segment]) {
+    for (earlier, later) in all.iter().zip(&all[1..]) {
+        assert_eq!(earlier.name.number + 1, later.name.number);
+        assert_eq!(earlier.to, later.from, "{} and {}", earlier.name, later.name);
+    }
+    for segment in all {
+        let beyond = segment.to.count_beyond(&segment.from);
+        assert_eq!(segment.transactions, beyond, "{}", segment.name);
+    }
 }
 
 /// Everything that a server has committed.

@@ -31,7 +31,7 @@ pub async fn one(stage: &Stage, statement: &str) -> String {
     between(&before, &executed(&stage.primary).await)
 }
 
-async fn restore(stage: &Stage, more: &[&str]) -> Ended {
+pub async fn restore(stage: &Stage, more: &[&str]) -> Ended {
     let into = stage.empty.address().to_string();
     let mut all = vec!["restore", "shop", "latest", "--into", &into, "--user", "root"];
     all.extend(["--password-file", "root", "--json"]);

@@ -21,6 +21,8 @@ macro_rules! both {
     )*};
 }
 
+mod archive_faults;
+mod archive_removal;
 mod archiver;
 mod beside;
 mod binlogs;

@@ -9,6 +9,7 @@ mod asking;
 mod stage;
 
 mod adoption;
+mod archives;
 mod backups;
 mod clocks;
 mod copying;

@@ -50,6 +50,7 @@ const BACKUPS: &str = "    backups:
         - { name: weekly, cron: '@weekly', target: far, window: 1h, timeout: 2h, primary: last_resort, max_lag: 1m }
       keep: { last: 3, months: 2, time_zone: Europe/Berlin }
       verify: { every: 24h, alert_after: 26h }
+      binlogs: { archive_to: far, alert_after: 25m }
 ";
 
 #[test]
@@ -76,7 +77,9 @@ fn schedules_arrive_and_are_part_of_the_fingerprint() {
     let wanted = &config.proofs()[&"shop".into()];
     assert_eq!(wanted.targets, ["far", "near"]);
     assert_eq!(wanted.alert_after, Duration::from_secs(26 * 3_600));
-    assert_eq!(config.chores()[&"shop".into()].len(), 1);
+    let archive = &config.archives()[&"shop".into()];
+    assert_eq!((archive.target.as_str(), archive.alert_after.as_secs()), ("far", 25 * 60));
+    assert_eq!(config.chores()[&"shop".into()].len(), 2);
     let changes = [
         ("30 2", "31 2"),
         ("5m", "6m"),
@@ -85,6 +88,8 @@ fn schedules_arrive_and_are_part_of_the_fingerprint() {
         ("every: 24h", "every: 23h"),
         ("every: 24h", "cron: 0 4 * * *"),
         ("26h", "27h"),
+        ("archive_to: far", "archive_to: near"),
+        ("25m", "24m"),
     ];
     for (old, new) in changes {
         assert_ne!(config.fingerprint(), read(&text.replace(old, new)).fingerprint(), "{new}");

@@ -65,6 +65,7 @@ fn an_entry_of_a_newer_format_stops_the_watcher() {
         backups: BTreeMap::new(),
         chores: BTreeMap::new(),
         proofs: BTreeMap::new(),
+        archives: BTreeMap::new(),
         timing: Timing::default(),
         seed: 1,
     };

@@ -69,6 +69,7 @@ impl World {
             backups: self.setting.schedules(),
             chores: self.setting.chores(),
             proofs: std::collections::BTreeMap::new(),
+            archives: std::collections::BTreeMap::new(),
             timing: self.setting.watcher_timing(),
             seed: self.setting.seed ^ (number as u64) << 32 ^ u64::from(life) << 48,
         };

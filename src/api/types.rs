@@ -2,9 +2,9 @@
 
 use crate::decision::topology::ClusterName;
 pub use crate::decision::view::{
-    CandidateView, ChoreView, ClusterView, EndedView, EventView, ExplanationView, FindingView,
-    MaintenanceView, ProcedureView, ProgressView, ProofView, Proven, ProxyView, RunView,
-    ScheduleView, ServerView, StageView, StatusView, StepView, WatcherView, Worthless,
+    ArchiveView, CandidateView, ChoreView, ClusterView, EndedView, EventView, ExplanationView,
+    FindingView, MaintenanceView, ProcedureView, ProgressView, ProofView, Proven, ProxyView,
+    RunView, ScheduleView, ServerView, StageView, StatusView, StepView, WatcherView, Worthless,
 };
 use serde::{Deserialize, Serialize};
 

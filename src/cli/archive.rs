@@ -4,14 +4,18 @@ use super::Failed;
 use super::args::Global;
 use super::backup::{amount, configured, json_of, open, stopped};
 use super::output::Output;
+use super::reach::{client, encoded};
+use crate::api::client::{CallError, Read};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{ClusterConfig, Config};
 use crate::decision::backup::archive::history::Recoverable;
 use crate::decision::backup::catalog::{Catalog, Unusable};
 use crate::runtime::backup::Target;
 use crate::runtime::backup::archive::{self, Archiving, Order};
 use serde::Serialize;
+use serde_json::Value;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Archives a cluster's binary log until somebody stops it.
@@ -23,6 +27,7 @@ pub(super) async fn archive(
 ) -> Result<(), Failed> {
     let (cluster, backups) = configured(config, cluster)?;
     let target = open(backups, target)?;
+    left_to_us(global, cluster, &target.name).await?;
     let clock = Clock::start();
     let order = Order { cluster, backups, target: &target, timing: config.timing, clock };
     let progress = watch::Sender::new(Archiving::default());
@@ -48,6 +53,25 @@ pub(super) async fn archive(
         amount(done.bytes)
     );
     Ok(out.text(&text)?)
+}
+
+/// Two at once would only be in each other's way. Where no watcher answers none archives.
+async fn left_to_us(global: &Global, cluster: &ClusterConfig, target: &str) -> Result<(), Failed> {
+    let cluster = &cluster.spec.name;
+    let path = format!("/v1/clusters/{}", encoded(cluster.as_str()));
+    let asked: Result<Read<Value>, CallError> = client(global)?.get(&path, Duration::ZERO).await;
+    let read = match asked {
+        Ok(read) => read,
+        Err(CallError::Unreachable { .. } | CallError::Silent { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if read.view["archive"]["target"] != target {
+        return Ok(());
+    }
+    Err(Failed::Refused(format!(
+        "the watchers archive the binary log of {cluster} at {target} already, as archive_to says in \
+         backups.binlogs; regent status {cluster} shows how far they are"
+    )))
 }
 
 async fn repeat(mut seen: watch::Receiver<Archiving>) {

@@ -2,13 +2,17 @@
 
 use super::backup::amount;
 use super::output::wrapped;
-use crate::api::types::{ChoreView, ClusterView, ProofView};
+use crate::api::types::{ArchiveView, ChoreView, ClusterView, ProofView};
 
 /// What is proven at each target, and who does what about it, a line each.
 pub fn lines(cluster: &ClusterView, width: u16) -> String {
     let proofs = cluster.proofs.iter().map(proof);
     let chores = cluster.chores.iter().map(chore);
-    let each = proofs.chain(chores).map(|line| format!("  {}\n", wrapped(&line, 4, width)));
+    let archives = cluster.archive.iter().map(archive);
+    let each = proofs
+        .chain(archives)
+        .chain(chores)
+        .map(|line| format!("  {}\n", wrapped(&line, 4, width)));
     each.collect()
 }
 
@@ -27,6 +31,24 @@ fn proof(proof: &ProofView) -> String {
         format!("; {} failed, the newest {}: {}", proof.failed.len(), failed.backup, failed.why)
     });
     format!("proofs at {}: {newest}{counted}{}", proof.target, failed.unwrap_or_default())
+}
+
+fn archive(archive: &ArchiveView) -> String {
+    let mut parts = vec![match (archive.reached, archive.lag_seconds) {
+        (Some(reached), Some(lag)) => format!("archived up to {reached}, {lag} s behind"),
+        _ => "nothing is archived yet".to_owned(),
+    }];
+    if archive.segments > 0 {
+        let (count, bytes) = (archive.segments, amount(archive.bytes));
+        parts.push(format!("{count} segment(s) since it began, {bytes}"));
+    }
+    if archive.gaps > 0 {
+        parts.push(format!("{} gap(s) that no recovery can cross", archive.gaps));
+    }
+    if !archive.trouble.is_empty() {
+        parts.push(format!("hindered: {}", archive.trouble));
+    }
+    format!("binary log at {}: {}", archive.target, parts.join("; "))
 }
 
 fn chore(chore: &ChoreView) -> String {

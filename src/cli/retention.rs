@@ -6,6 +6,7 @@ use super::backup::{configured, found, json_of, open};
 use super::output::Output;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::runtime::backup::archive::Removed;
 use crate::runtime::backup::{self, Pruned, Scope};
 use serde_json::json;
 
@@ -36,16 +37,26 @@ pub(super) async fn prune(
         all.push(backup::prune(&target, keep, scope, now).await?);
     }
     let refused: usize = all.iter().map(|pruned| pruned.refused.len()).sum();
+    let stuck = all.iter().filter_map(hindered).next().map(str::to_owned);
     if global.json {
         json_of(&all, out)?;
     } else {
         let texts: Vec<String> = all.iter().map(told).collect();
         out.text(&texts.join("\n"))?;
     }
-    match refused {
-        0 => Ok(()),
-        some => Err(Failed::Refused(format!("{some} backup(s) could not be removed"))),
+    match (refused, stuck) {
+        (0, None) => Ok(()),
+        (0, Some(why)) => {
+            Err(Failed::Refused(format!("archived binary logs could not be removed: {why}")))
+        }
+        (some, _) => Err(Failed::Refused(format!("{some} backup(s) could not be removed"))),
     }
+}
+
+/// What kept archived binary logs from being removed.
+fn hindered(pruned: &Pruned) -> Option<&str> {
+    let refused = pruned.archive.as_ref().and_then(|archive| archive.refused.as_deref());
+    refused.or(pruned.archive_refused.as_deref())
 }
 
 /// Forbids to remove a backup, or allows it again.
@@ -88,5 +99,25 @@ fn told(pruned: &Pruned) -> String {
     if pruned.kept.is_empty() && pruned.removed.is_empty() && pruned.refused.is_empty() {
         text.push_str("  no backups\n");
     }
+    if let Some(archive) = &pruned.archive {
+        text.push_str(&segments(archive, word));
+    }
+    if let Some(why) = hindered(pruned) {
+        text.push_str(&format!("! binary log: {why}\n"));
+    }
     text
+}
+
+/// What became of the archived binary log.
+fn segments(archive: &Removed, word: &str) -> String {
+    let mut text = String::new();
+    for name in &archive.removed {
+        text.push_str(&format!("  segment {name} {word}: every backup that stays holds it\n"));
+    }
+    if archive.left_over > 0 {
+        let count = archive.left_over;
+        text.push_str(&format!("  {count} piece(s) of data without a manifest {word}\n"));
+    }
+    let (kept, oldest, because) = (archive.kept, &archive.oldest, &archive.because);
+    text + &format!("  {kept} segment(s) stay, from {oldest} on: {because}\n")
 }

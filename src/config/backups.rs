@@ -203,7 +203,7 @@ pub(super) fn backups(
         true => Some(account(reading, &section, "account")?),
         false => None,
     };
-    let binlogs = binlogs(reading, &section);
+    let binlogs = binlogs(reading, &section, &targets);
     let tools = tools(reading, &section);
     let schedules = schedules(reading, &section, &targets, servers);
     let keep = keep(reading, &section);

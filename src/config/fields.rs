@@ -93,7 +93,8 @@ pub const OBJECT_LOCK: Shape = shape("object_lock", &["mode", "days"]);
 /// `spool`.
 pub const SPOOL: Shape = shape("spool", &["folder", "limit"]);
 /// `binlogs`.
-pub const BINLOGS: Shape = shape("binlogs", &["segment_size", "segment_age"]);
+pub const BINLOGS: Shape =
+    shape("binlogs", &["segment_size", "segment_age", "archive_to", "alert_after"]);
 /// `tools`.
 pub const TOOLS: Shape = shape(
     "tools",

@@ -24,13 +24,13 @@ pub use problems::{ConfigErrors, Problem};
 pub use rules::rules_named;
 pub use tree::Position;
 
+use crate::decision::backup::archive::account;
 use crate::decision::backup::chore::{Chore, Chores};
 use crate::decision::backup::declared::Schedules;
 use crate::decision::backup::proofs::{AllWanted, Wanted};
 use crate::decision::topology::{ClusterSpec, Clusters, DataCenter, Endpoint, Timing, WatcherName};
 use reader::{Field, Reading};
 use secret::Secret;
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -153,8 +153,23 @@ impl Config {
 
     /// The standing work for backups of all clusters that have any.
     pub fn chores(&self) -> Chores {
-        let proven = self.proofs().into_keys();
-        proven.map(|name| (name, BTreeSet::from([Chore::Prove]))).collect()
+        let proven = self.proofs().into_keys().map(|name| (name, Chore::Prove));
+        let archived = self.archives().into_keys().map(|name| (name, Chore::Archive));
+        let mut chores = Chores::new();
+        for (name, chore) in proven.chain(archived) {
+            chores.entry(name).or_default().insert(chore);
+        }
+        chores
+    }
+
+    /// Where the watchers archive binary logs, of all clusters that want that.
+    pub fn archives(&self) -> account::AllWanted {
+        let of = |cluster: &ClusterConfig| {
+            let binlogs = &cluster.backups.as_ref()?.binlogs;
+            let (target, alert_after) = (binlogs.archive_to.clone()?, binlogs.alert_after);
+            Some((cluster.spec.name.clone(), account::Wanted { target, alert_after }))
+        };
+        self.clusters.iter().filter_map(of).collect()
     }
 
     /// What is wanted of proofs, of all clusters that want any.

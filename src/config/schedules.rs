@@ -121,7 +121,12 @@ fn zone(reading: &mut Reading<'_>, section: &Section<'_>) -> Option<TimeZone> {
     found
 }
 
-fn target(reading: &mut Reading<'_>, field: &Field<'_>, targets: &[Target]) -> Option<String> {
+/// The target of that name.
+pub(super) fn target(
+    reading: &mut Reading<'_>,
+    field: &Field<'_>,
+    targets: &[Target],
+) -> Option<String> {
     let name = reading.name(field)?;
     if targets.iter().any(|target| target.name == name) {
         return Some(name);
@@ -215,5 +220,9 @@ pub(super) fn told(backups: &Backups) -> Vec<String> {
         };
         format!("proven {when} {alert_after:?}")
     });
-    backups.schedules.iter().map(schedule).chain(keep).chain(proving).collect()
+    let binlogs = &backups.binlogs;
+    let archived = binlogs.archive_to.iter();
+    let archived = archived.map(|it| format!("archived at {it} {:?}", binlogs.alert_after));
+    let each = backups.schedules.iter().map(schedule).chain(keep).chain(proving);
+    each.chain(archived).collect()
 }

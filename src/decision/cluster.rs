@@ -10,6 +10,7 @@ mod route;
 pub use super::command::{Command, FORMAT, Proposal};
 pub use route::Writer;
 
+use super::backup::archive::account::Account;
 use super::backup::proofs::Proofs;
 use super::backup::runs::Runs;
 use super::durability::Protection;
@@ -88,6 +89,9 @@ pub struct ClusterState {
     /// What proves them.
     #[serde(default, skip_serializing_if = "Proofs::is_empty")]
     pub proofs: Proofs,
+    /// The archive of its binary log.
+    #[serde(default, skip_serializing_if = "Account::is_empty")]
+    pub archive: Account,
     /// The open procedure.
     #[serde(default)]
     pub procedure: Option<Procedure>,
@@ -167,6 +171,7 @@ impl ClusterState {
             exports: self.exports.clone(),
             backups: Runs::default(),
             proofs: Proofs::default(),
+            archive: Account::default(),
             procedure: self.procedure.clone(),
             answered: VecDeque::new(),
             ended: self.current_promotion().cloned().into_iter().collect(),
@@ -262,20 +267,31 @@ impl ClusterState {
                 self.restarts.learn(closed_at_restart);
                 Ok(())
             }
-            Command::Backup { change, .. } => {
-                let told = self.backups.apply(notes.at, change).map_err(Rejected::Backup)?;
-                notes.add_all(told);
-                Ok(())
-            }
-            Command::Proof { change, .. } => {
-                notes.add_all(self.proofs.apply(notes.at, change).map_err(Rejected::Proof)?);
-                Ok(())
+            Command::Backup { .. } | Command::Proof { .. } | Command::Archive { .. } => {
+                self.keep_account(command, notes)
             }
             Command::Note { kind, text, .. } => {
                 notes.add(kind, text.clone());
                 Ok(())
             }
         }
+    }
+
+    /// The accounts of what is done for backups.
+    fn keep_account(&mut self, command: &Command, notes: &mut Notes) -> Result<(), Rejected> {
+        match command {
+            Command::Backup { change, .. } => {
+                notes.add_all(self.backups.apply(notes.at, change).map_err(Rejected::Backup)?);
+            }
+            Command::Proof { change, .. } => {
+                notes.add_all(self.proofs.apply(notes.at, change).map_err(Rejected::Proof)?);
+            }
+            Command::Archive { change, .. } => {
+                notes.add_all(self.archive.apply(notes.at, change).map_err(Rejected::Archive)?);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn adopt(

@@ -1,5 +1,6 @@
 //! The commands that change the replicated state, and the Raft entries that carry them.
 
+use super::backup::archive::account;
 use super::backup::{proofs, runs};
 use super::cluster::Unknown;
 use super::maintenance::Change;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The newest format of entries and snapshots this version understands.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// One Raft entry: commands that take effect together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,6 +135,13 @@ pub enum Command {
         /// What changes.
         change: proofs::Change,
     },
+    /// Change the account of the archive.
+    Archive {
+        /// Where.
+        cluster: ClusterName,
+        /// What changes.
+        change: account::Change,
+    },
     /// Note something for people.
     Note {
         /// Where.
@@ -159,6 +167,7 @@ impl Command {
             | Command::Learn { cluster, .. }
             | Command::Backup { cluster, .. }
             | Command::Proof { cluster, .. }
+            | Command::Archive { cluster, .. }
             | Command::Note { cluster, .. } => cluster,
         }
     }
@@ -168,6 +177,7 @@ impl Command {
         match self {
             Command::Backup { .. } => 2,
             Command::Proof { .. } => 3,
+            Command::Archive { .. } => 4,
             _ => 1,
         }
     }

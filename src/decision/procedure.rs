@@ -3,6 +3,7 @@
 //! The journal is replicated, so a procedure can be continued by any later leader. `next` is pure:
 //! it looks at plan and journal, and at what only the leader of the day can know ([`Standing`]).
 
+use super::backup::archive::account;
 use super::backup::{proofs, runs};
 use super::plan::{Outcome, Step};
 use super::topology::{Epoch, ServerName};
@@ -33,6 +34,8 @@ pub enum Rejected {
     Backup(runs::Rejected),
     /// The account of proofs does not allow it.
     Proof(proofs::Rejected),
+    /// The account of the archive does not allow it.
+    Archive(account::Rejected),
 }
 
 /// A plan in execution.

@@ -2,6 +2,7 @@
 //!
 //! The JSON shape of these types is a contract (`docs/api.md`): fields are added, never renamed.
 
+pub use super::backup::archive::account::ArchiveView;
 pub use super::backup::chore::ChoreView;
 pub use super::backup::proofs::{ProofView, Proven, Worthless};
 pub use super::backup::shown::{EndedView, RunView, ScheduleView};
@@ -270,6 +271,9 @@ pub struct ClusterView {
     /// The standing work for its backups that one watcher at a time does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chores: Vec<ChoreView>,
+    /// The archive of its binary log; absent where the watchers keep none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveView>,
 }
 
 /// A server or a whole cluster that is left alone for a while.

@@ -7,7 +7,7 @@ use crate::clock::WallTime;
 use crate::decision::plan::Outcome;
 use crate::decision::report::Sight;
 use crate::decision::topology::ServerKey;
-use crate::decision::view::{ClusterView, ProofView, ScheduleView, StatusView};
+use crate::decision::view::{ArchiveView, ClusterView, ProofView, ScheduleView, StatusView};
 use prometheus::core::Collector;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -65,6 +65,17 @@ struct BackupMetrics {
     /// How far the run that goes on is, in the order of what is told of it.
     progress: [IntGaugeVec; 6],
     proofs: ProofMetrics,
+    archives: ArchiveMetrics,
+}
+
+/// What a status says of archived binary logs.
+struct ArchiveMetrics {
+    reached: GaugeVec,
+    lag: IntGaugeVec,
+    bytes: IntGaugeVec,
+    gaps: IntGaugeVec,
+    errors: IntGaugeVec,
+    alert: IntGaugeVec,
 }
 
 /// What a status says of proofs.
@@ -239,6 +250,9 @@ impl Metrics {
         for proof in &cluster.proofs {
             shared.backups.proofs.observe(name, proof);
         }
+        if let Some(archive) = &cluster.archive {
+            shared.backups.archives.observe(name, archive);
+        }
         for server in &cluster.servers {
             let labels = [name, server.name.as_str()];
             let leads = cluster.primary.as_ref() == Some(&server.name);
@@ -304,12 +318,14 @@ impl BackupMetrics {
                 gauges("backup_target_troubled", "1 while the target does not do what it is asked"),
             ],
             proofs: ProofMetrics::register(registry),
+            archives: ArchiveMetrics::register(registry),
         }
     }
 
     fn reset(&self) {
         self.success.reset();
         self.proofs.reset();
+        self.archives.reset();
         let others = [&self.bytes, &self.failures, &self.running];
         for gauges in others.into_iter().chain(&self.progress) {
             gauges.reset();
@@ -344,6 +360,50 @@ impl BackupMetrics {
             if let Some(number) = told {
                 gauges.with_label_values(&labels).set(signed(number));
             }
+        }
+    }
+}
+
+impl ArchiveMetrics {
+    fn register(registry: &Registry) -> ArchiveMetrics {
+        let labels = ["cluster", "target"];
+        let gauges = |name: &str, meaning: &str| gauges(registry, name, meaning, &labels);
+        let meaning = "Up to when all that was committed is archived";
+        let reached = named("backup_archive_reached_timestamp_seconds", meaning);
+        ArchiveMetrics {
+            reached: register(registry, GaugeVec::new(reached, &labels)),
+            lag: gauges("backup_archive_lag_seconds", "Since when something is not archived"),
+            bytes: gauges("backup_archive_bytes", "Stored since the watcher that archives began"),
+            gaps: gauges("backup_archive_gaps", "Holes that no recovery can cross"),
+            errors: gauges("backup_archive_errors", "Failures since that watcher began"),
+            alert: gauges("backup_archive_behind", "1 while the archive is behind for too long"),
+        }
+    }
+
+    fn reset(&self) {
+        self.reached.reset();
+        for gauges in [&self.lag, &self.bytes, &self.gaps, &self.errors, &self.alert] {
+            gauges.reset();
+        }
+    }
+
+    fn observe(&self, cluster: &str, archive: &ArchiveView) {
+        let labels = [cluster, archive.target.as_str()];
+        if let Some(reached) = archive.reached {
+            let since = Duration::from_millis(reached.0);
+            self.reached.with_label_values(&labels).set(since.as_secs_f64());
+        }
+        if let Some(lag) = archive.lag_seconds {
+            self.lag.with_label_values(&labels).set(signed(lag));
+        }
+        let counts = [
+            (&self.bytes, archive.bytes),
+            (&self.gaps, archive.gaps),
+            (&self.errors, archive.errors),
+            (&self.alert, u64::from(!archive.alert.is_empty())),
+        ];
+        for (gauges, count) in counts {
+            gauges.with_label_values(&labels).set(signed(count));
         }
     }
 }

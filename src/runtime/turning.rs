@@ -110,6 +110,7 @@ impl Turning {
             backups: config.schedules(),
             chores: config.chores(),
             proofs: config.proofs(),
+            archives: config.archives(),
             timing: config.timing,
             seed,
         };

@@ -89,8 +89,8 @@ impl Watcher {
             leader: &self.setup.own,
         };
         let stands = match chore {
-            // Nobody knows where a target stands.
-            Chore::Prove => DataCenter::from(""),
+            // Nobody knows where a target stands, nor which server will be read tomorrow.
+            Chore::Prove | Chore::Archive => DataCenter::from(""),
         };
         let picked = maker::pick(watchers, &stands, &tried);
         if let Some(watcher) = picked.filter(|watcher| !tried.contains(watcher)) {

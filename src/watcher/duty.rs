@@ -265,6 +265,7 @@ impl Duty {
             | Command::Learn { .. }
             | Command::Backup { .. }
             | Command::Proof { .. }
+            | Command::Archive { .. }
             | Command::Note { .. } => {}
         }
     }

@@ -3,6 +3,7 @@
 //! All of it is volatile. A new leader starts with an empty table of reports and can judge only
 //! after fresh reports from a majority; nothing is inherited but the replicated journal.
 
+use super::archiving::Archives;
 use super::backups::Backups;
 use super::charging::Charges;
 use super::consensus::ReadReady;
@@ -46,6 +47,7 @@ pub(super) struct Leading {
     pub(super) backups: BTreeMap<ClusterName, Backups>,
     pub(super) charges: Charges,
     pub(super) proofs: Proofs,
+    pub(super) archives: Archives,
     pub(super) sessions: BTreeMap<ProxyName, u64>,
     /// Renewals that no quorum round covers yet: proxy and the time it sent.
     renewals: BTreeMap<ProxyName, Moment>,
@@ -95,6 +97,7 @@ impl Leading {
             backups: Backups::of_all(now, setup, state),
             charges: Charges::begin(now, setup),
             proofs: Proofs::of_all(now, setup, state),
+            archives: Archives::of_all(now, setup, state),
             sessions: BTreeMap::new(),
             renewals: BTreeMap::new(),
             rounds: BTreeMap::new(),
@@ -128,6 +131,7 @@ impl Leading {
         let duties = self.duties.values().map(Duty::next);
         let backups = self.backups.values().map(Backups::next);
         let more = self.charges.next().into_iter().chain(self.proofs.next());
+        let more = more.chain(self.archives.next());
         let next = duties.chain(backups).chain(more).min();
         next.map_or(self.next_round, |next| next.min(self.next_round))
     }
@@ -293,6 +297,7 @@ impl Watcher {
         proposed |= self.look_after_backups(now, &mut leading);
         self.look_after_chores(now.moment, &mut leading);
         proposed |= self.look_after_proofs(now, &mut leading);
+        proposed |= self.look_after_archives(now, &mut leading);
         self.leading = Some(leading);
         proposed
     }
@@ -327,6 +332,7 @@ impl Watcher {
             | Command::Learn { .. }
             | Command::Backup { .. }
             | Command::Proof { .. }
+            | Command::Archive { .. }
             | Command::Note { .. } => Expects::Adoption,
         };
         let Some(index) = self.propose(now, commands) else {

@@ -9,6 +9,7 @@ use super::probing::Schedule;
 use super::requests;
 use super::{Input, Output, PeerMessage, StepOrder, Stored};
 use crate::clock::{Moment, Now};
+use crate::decision::backup::archive::account;
 use crate::decision::backup::chore::{Chore, Chores};
 use crate::decision::backup::declared::Schedules;
 use crate::decision::backup::proofs::AllWanted;
@@ -43,6 +44,8 @@ pub struct Setup {
     pub chores: Chores,
     /// Which of their proofs are wanted.
     pub proofs: AllWanted,
+    /// Where their binary logs are archived.
+    pub archives: account::AllWanted,
     /// How long things take.
     pub timing: Timing,
     /// Spreads probes and elections; decides nothing.

@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_types)]
 
 mod account;
+mod archiving;
 mod backups;
 mod charging;
 mod chores;

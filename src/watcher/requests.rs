@@ -4,7 +4,7 @@ use super::duty::Duty;
 use super::leading::Leading;
 use super::machine::Watcher;
 use super::maintaining;
-use super::proofs;
+use super::{archiving, proofs};
 use crate::clock::{Moment, Now};
 use crate::decision::adoption;
 use crate::decision::cluster::{ClusterState, Command, Writer};
@@ -350,6 +350,8 @@ fn status(
         view.proofs = watcher.shown_proofs(at.wall, leading, name);
         view.findings.extend(proofs::findings(&view.proofs));
         view.chores = leading.charges.shown(name);
+        view.archive = watcher.shown_archive(at.wall, leading, name);
+        view.findings.extend(view.archive.as_ref().and_then(archiving::finding));
         Some(view)
     });
     let own = &watcher.setup.own;
@@ -428,6 +430,7 @@ fn cluster_view(
         backups: Vec::new(),
         proofs: Vec::new(),
         chores: Vec::new(),
+        archive: None,
     }
 }
 

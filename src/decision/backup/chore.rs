@@ -6,6 +6,7 @@
 //! [`SILENT`] after it confirmed last, and a new leader waits as long from its own beginning. A leader confirms
 //! only while nobody else can lead. So a chore has ended before somebody else begins it.
 
+use super::archive::account;
 use super::duty::{SILENT, TRUSTED};
 use super::proofs::Seen;
 use super::proving;
@@ -22,6 +23,9 @@ const SILENCE_PAUSE: Duration = Duration::from_secs(60);
 /// Targets that are told of.
 const MOST_TARGETS: usize = 32;
 
+/// One that could not archive is given it again so soon: servers purge their logs.
+const ARCHIVE_PAUSE: Duration = Duration::from_secs(60);
+
 /// Characters kept of a text that a watcher tells.
 const MOST_TEXT: usize = 300;
 
@@ -31,6 +35,8 @@ const MOST_TEXT: usize = 300;
 pub enum Chore {
     /// Restore backups into servers that are thrown away, and write down what came of it.
     Prove,
+    /// Archive the binary log.
+    Archive,
 }
 
 /// The chores of all clusters that have any.
@@ -41,6 +47,7 @@ impl Chore {
     pub fn word(self) -> &'static str {
         match self {
             Chore::Prove => "prove",
+            Chore::Archive => "archive",
         }
     }
 
@@ -48,6 +55,7 @@ impl Chore {
     pub fn pause(self) -> Duration {
         match self {
             Chore::Prove => proving::PAUSE,
+            Chore::Archive => ARCHIVE_PAUSE,
         }
     }
 }
@@ -74,6 +82,8 @@ pub struct Work {
     pub trouble: String,
     /// What it saw of proofs, a target each; empty before the first look.
     pub proofs: Vec<Seen>,
+    /// How far the archive is; absent while nobody knows.
+    pub archive: Option<Box<account::Seen>>,
 }
 
 impl Work {
@@ -85,6 +95,9 @@ impl Work {
         }
         self.proofs.truncate(MOST_TARGETS);
         self.proofs.iter_mut().for_each(Seen::bound);
+        if let Some(archive) = &mut self.archive {
+            archive.bound();
+        }
         self
     }
 }

@@ -1,12 +1,12 @@
 //! Chores that the leader gave to this watcher: each on a thread of its own with low priority, which can be
 //! broken off, and which begins when what is left of an earlier one has ended.
 
-use super::provers;
+use super::{archivers, provers};
 use crate::clock::Clock;
 use crate::config::backups::Backups;
 use crate::config::{ClusterConfig, Config};
 use crate::decision::backup::chore::{Chore, Work};
-use crate::decision::topology::ClusterName;
+use crate::decision::topology::{ClusterName, Timing};
 use crate::watcher::{ChoreDoing, ChoreNews, ChoreOrder, ChoreSaid, Input};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,7 @@ pub struct Chores {
 struct Shared {
     clusters: BTreeMap<ClusterName, ClusterConfig>,
     clock: Clock,
+    timing: Timing,
     inbox: mpsc::Sender<Input>,
     stop: CancellationToken,
     /// The newest of each that was begun; it may have ended.
@@ -58,6 +59,8 @@ pub(super) struct Place {
     pub backups: Backups,
     /// The clock.
     pub clock: Clock,
+    /// How long servers may take to answer.
+    pub timing: Timing,
     /// What is told of the work.
     pub work: watch::Sender<Work>,
     /// Something happened that it may be about.
@@ -79,6 +82,7 @@ impl Chores {
         let shared = Shared {
             clusters,
             clock,
+            timing: config.timing,
             inbox: inbox.clone(),
             stop: stop.clone(),
             begun: Mutex::default(),
@@ -169,12 +173,14 @@ async fn run(
             cluster: config.clone(),
             backups: backups.clone(),
             clock: shared.clock,
+            timing: shared.timing,
             work,
             stirred,
             turn: Arc::clone(&shared.turn),
         };
         match chore {
             Chore::Prove => provers::prove(&place).await.to_string(),
+            Chore::Archive => archivers::archive_all(&place).await.to_string(),
         }
     };
     let why = tokio::select! {

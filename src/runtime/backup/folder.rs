@@ -4,6 +4,7 @@ use super::target::{Listed, MOST_LISTED, Piece, TargetError};
 use crate::clock::WallTime;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -102,12 +103,12 @@ impl Folder {
         blocking(object, move || Ok(std::fs::metadata(path)?.len())).await
     }
 
-    pub(super) async fn list(&self, folder: &str) -> Result<Vec<Listed>, TargetError> {
+    /// Objects of a folder that come after that name, in the order of their names.
+    pub(super) async fn list(&self, folder: &str, after: &str) -> Result<Vec<Listed>, TargetError> {
         let (path, folder) = (self.path(folder)?, folder.to_owned());
+        let after = after.strip_prefix(&folder).unwrap_or_default().to_owned();
         blocking(&folder.clone(), move || {
-            let mut names = names_in(&path)?;
-            names.retain(|name| !name.ends_with(PARTIAL));
-            names.sort();
+            let names = names_in(&path, |name| !name.ends_with(PARTIAL) && name > &*after)?;
             let listed = names.into_iter().map(|name| {
                 let stored = written(&path.join(&name));
                 Listed { object: format!("{folder}{name}"), stored }
@@ -126,7 +127,7 @@ impl Folder {
     pub(super) async fn sweep(&self, folder: &str) -> Result<(), TargetError> {
         let path = self.path(folder)?;
         blocking(folder, move || {
-            for name in names_in(&path)?.iter().filter(|name| name.ends_with(PARTIAL)) {
+            for name in names_in(&path, |name| name.ends_with(PARTIAL))? {
                 let left = path.join(name);
                 let file = File::open(&left)?;
                 if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
@@ -197,16 +198,19 @@ fn written(path: &Path) -> WallTime {
     WallTime(millis.unwrap_or(u64::MAX))
 }
 
-/// The files of a directory; none when it is not there.
-fn names_in(path: &Path) -> io::Result<Vec<String>> {
+/// The first of those files of a directory that are wanted, in order; none when it is not there.
+fn names_in(path: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<BTreeSet<String>> {
     let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
         Err(error) => return Err(error),
     };
-    let mut names = Vec::new();
-    for entry in entries.take(MOST_LISTED) {
-        names.extend(entry?.file_name().into_string());
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        names.extend(entry?.file_name().into_string().ok().filter(|name| wanted(name)));
+        if names.len() > MOST_LISTED {
+            names.pop_last();
+        }
     }
     Ok(names)
 }

@@ -6,6 +6,7 @@
 mod accounts;
 pub mod agent;
 pub mod archive;
+mod archivers;
 mod boundaries;
 mod buffers;
 pub mod chores;
@@ -171,6 +172,19 @@ pub enum BackupError {
     /// A moment cannot be reached.
     #[error("{0}")]
     NoWay(#[from] NoWay),
+    /// Two archive the same binary log to the same place.
+    #[error(
+        "somebody else archives {cluster} at {target} too: segment {segment} is there already; one of both is \
+         enough"
+    )]
+    Occupied {
+        /// The cluster.
+        cluster: String,
+        /// The target.
+        target: String,
+        /// What the other one stored.
+        segment: String,
+    },
     /// It cannot be decrypted.
     #[error("{0}")]
     Identity(#[from] IdentityError),

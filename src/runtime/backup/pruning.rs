@@ -4,10 +4,12 @@
 //! that nobody takes for one. The next removal finds that data and takes it away.
 
 use super::BackupError;
+use super::archive::{Removed, remove_superfluous};
 use super::fetching::catalog;
 use super::holds::held;
 use super::target::{Target, TargetError};
 use crate::clock::WallTime;
+use crate::decision::backup::archive::removal::Needs;
 use crate::decision::backup::catalog::{Catalog, Entry};
 use crate::decision::backup::names::{self, BackupId};
 use crate::decision::backup::retention::{Backup, Retention};
@@ -39,12 +41,35 @@ pub struct Pruned {
     pub removed: Vec<BackupId>,
     /// Those that should go and could not be removed, with what hindered it.
     pub refused: BTreeMap<BackupId, String>,
+    /// What became of the archived binary log, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Removed>,
+    /// Why nobody could tell what of the binary log is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_refused: Option<String>,
     /// Whether nothing was removed because nobody wanted it to be.
     pub dry_run: bool,
 }
 
-/// Removes the scheduled backups that nothing asks to keep. Those that people asked for stay, and so
-/// does what cannot be read.
+impl Pruned {
+    /// What became of the archived binary log, for the log.
+    pub(super) fn say_what_became_of_the_archive(&self) {
+        let (cluster, target) = (&self.cluster, &self.target);
+        if let Some(Removed { removed, oldest, .. }) = &self.archive
+            && !removed.is_empty()
+        {
+            let count = removed.len();
+            tracing::info!(%cluster, target, count, %oldest, "archived segments are removed");
+        }
+        let refused = self.archive.as_ref().and_then(|archive| archive.refused.as_ref());
+        for why in refused.into_iter().chain(&self.archive_refused) {
+            tracing::warn!(%cluster, target, "archived segments could not be removed: {why}");
+        }
+    }
+}
+
+/// Removes the scheduled backups that nothing asks to keep, then the archived binary logs that none of those
+/// that stay can need. Backups that people asked for stay, and so does what cannot be read.
 pub async fn prune(
     target: &Target,
     keep: &Retention,
@@ -60,6 +85,8 @@ pub async fn prune(
         kept: BTreeMap::new(),
         removed: Vec::new(),
         refused: BTreeMap::new(),
+        archive: None,
+        archive_refused: None,
         dry_run,
     };
     for (schedule, entries) in by_schedule(&found) {
@@ -86,6 +113,11 @@ pub async fn prune(
             }
             pruned.removed.push(id);
         }
+    }
+    let needs = Needs::new(&found, &pruned.removed, (keep.recovery, now));
+    match remove_superfluous(target, cluster, &needs, dry_run).await {
+        Ok(archive) => pruned.archive = archive,
+        Err(error) => pruned.archive_refused = Some(error.to_string()),
     }
     Ok(pruned)
 }

@@ -264,7 +264,9 @@ impl S3 {
         Ok(length.unwrap_or_default())
     }
 
-    pub(super) async fn list(&self, folder: &str) -> Result<Vec<Listed>, TargetError> {
+    /// Objects of a folder that come after that name, in the order of their names.
+    pub(super) async fn list(&self, folder: &str, after: &str) -> Result<Vec<Listed>, TargetError> {
+        let after = Some(after).filter(|it| !it.is_empty()).map(|it| self.key(it));
         let mut listed = Vec::new();
         let mut from: Option<String> = None;
         loop {
@@ -273,6 +275,7 @@ impl S3 {
                 .list_objects_v2()
                 .bucket(&self.bucket)
                 .prefix(self.key(folder))
+                .set_start_after(after.clone())
                 .set_continuation_token(from.take());
             let page = self.limited(folder, 0, async {
                 asked.send().await.map_err(|error| failed(self.place(folder), &error))

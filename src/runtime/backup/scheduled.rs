@@ -255,6 +255,7 @@ impl Work {
                 for (backup, why) in &pruned.refused {
                     warn!(cluster = %self.cluster, "{backup} could not be removed: {why}");
                 }
+                pruned.say_what_became_of_the_archive();
             }
             Err(error) => warn!(cluster = %self.cluster, "nothing could be removed: {error}"),
         }

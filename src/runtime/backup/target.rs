@@ -181,9 +181,19 @@ impl Target {
         Ok(listed.into_iter().map(|listed| listed.object).collect())
     }
 
-    /// The same with their ages.
+    /// The first [`MOST_LISTED`] of those that come after that name, in the order of their names.
+    pub(super) async fn list_after(
+        &self,
+        folder: &str,
+        after: &str,
+    ) -> Result<Vec<String>, TargetError> {
+        let listed = self.retry.again(Doing::Asking, || self.store.list(folder, after)).await?;
+        Ok(listed.into_iter().map(|listed| listed.object).collect())
+    }
+
+    /// The names of all, with their ages.
     pub(super) async fn listed(&self, folder: &str) -> Result<Vec<Listed>, TargetError> {
-        self.retry.again(Doing::Asking, || self.store.list(folder)).await
+        self.retry.again(Doing::Asking, || self.store.list(folder, "")).await
     }
 
     /// Removes an object; one that is not there is no error.
@@ -236,10 +246,10 @@ impl Store {
         }
     }
 
-    async fn list(&self, folder: &str) -> Result<Vec<Listed>, TargetError> {
+    async fn list(&self, folder: &str, after: &str) -> Result<Vec<Listed>, TargetError> {
         match self {
-            Store::Folder(store) => store.list(folder).await,
-            Store::S3(s3) => s3.list(folder).await,
+            Store::Folder(store) => store.list(folder, after).await,
+            Store::S3(s3) => s3.list(folder, after).await,
         }
     }
 

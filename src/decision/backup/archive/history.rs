@@ -1,15 +1,13 @@
 //! What an archive adds up to, told from the names of its segments.
 
 use super::names::{Beginning, SegmentName, segment_of};
-use super::segment::{Reached, Segment};
+use super::segment::Reached;
 use crate::clock::WallTime;
 use crate::decision::backup::catalog::{Entry, Unusable};
 use crate::decision::backup::names::BackupId;
-use crate::decision::backup::retention;
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::ClusterName;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// The archived binary log of one cluster at one target.
@@ -104,19 +102,26 @@ impl fmt::Display for Cause {
 impl Archive {
     /// The archive that consists of the segments with these manifests.
     pub fn new(cluster: ClusterName, target: String, manifests: &[String]) -> Archive {
-        let (mut segments, mut unusable) = (BTreeMap::new(), Vec::new());
+        let (segments, unusable) = (Vec::new(), Vec::new());
+        let mut archive = Archive { cluster, target, segments, reached: None, unusable };
+        archive.add(manifests);
+        archive
+    }
+
+    /// Takes in the manifests of further segments.
+    pub fn add(&mut self, manifests: &[String]) {
         for object in manifests {
-            let Some(name) = segment_of(&cluster, object) else { continue };
-            let number = name.number;
-            if let Some(first) = segments.get(&number) {
-                let why = format!("number {number} is there already: {first}");
-                unusable.push(Unusable { object: object.clone(), why });
-                continue;
+            let Some(name) = segment_of(&self.cluster, object) else { continue };
+            // They are listed in the order of their numbers, as a rule.
+            let place = self.segments.partition_point(|known| known.number < name.number);
+            match self.segments.get(place).filter(|known| known.number == name.number) {
+                Some(first) => {
+                    let why = format!("number {} is there already: {first}", name.number);
+                    self.unusable.push(Unusable { object: object.clone(), why });
+                }
+                None => self.segments.insert(place, name),
             }
-            segments.insert(number, name);
         }
-        let segments = segments.into_values().collect();
-        Archive { cluster, target, segments, reached: None, unusable }
     }
 
     /// Why the segment at that place does not go on where the one before it ended, if there is one.
@@ -133,6 +138,11 @@ impl Archive {
             }
         };
         Some(Hole { after: before.last, until: segment.first, cause })
+    }
+
+    /// Times of which transactions are missing.
+    pub fn holes(&self) -> Vec<Hole> {
+        (0..self.segments.len()).filter_map(|place| self.hole_before(place)).collect()
     }
 
     /// All stretches without a hole, the oldest first.
@@ -176,27 +186,18 @@ impl Archive {
         Recoverable {
             segments: self.segments.len(),
             windows,
-            holes: (0..self.segments.len()).filter_map(|place| self.hole_before(place)).collect(),
+            holes: self.holes(),
             forks: forks.map(|name| name.first).collect(),
         }
     }
 }
 
-/// A segment as retention counts it: what a later failover lost does not keep it, since no backup of the
-/// history that went on ever holds it. `forks` are all segments that begin with one.
-pub fn for_retention(segment: &Segment, forks: &[Segment]) -> retention::Segment {
-    let later = forks.iter().filter(|fork| fork.name.number > segment.name.number);
-    let gtids = later.fold(segment.gtids.clone(), |gtids, fork| gtids.common(&fork.from));
-    retention::Segment { name: segment.name.to_string(), gtids }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::segment::tests::{gtids, segment};
+    use super::super::segment::tests::gtids;
     use super::*;
     use crate::decision::backup::archive::names;
     use crate::decision::backup::manifest::tests::manifest;
-    use crate::decision::backup::retention::superfluous;
     use crate::decision::cluster::Unknown;
 
     fn archive(names: &[(u64, Beginning, u64, u64)]) -> Archive {
@@ -205,7 +206,7 @@ mod tests {
             let (first, last) = (WallTime(first * 1_000), WallTime(last * 1_000));
             names::manifest(
                 &cluster,
-                &SegmentName { number: *number, first, last, begins: *begins },
+                &SegmentName { number: *number, first, last, begins: *begins, writer: None },
             )
         };
         let objects: Vec<String> = names.iter().map(object).collect();
@@ -250,25 +251,5 @@ mod tests {
         archive.reached = Some(Reached { format: 1, at, position, unknown: Unknown::new() });
         assert_eq!(archive.recoverable(&begins, &backups).windows[0].to, at);
         assert!(archive.recoverable(&begins, &backups[2..]).windows.is_empty());
-    }
-
-    #[test]
-    fn lost_transactions_keep_no_segment() {
-        let forked = |from: &str, lost: &str| {
-            let mut forked = segment(3, Beginning::Fork, (from, "B:1-5"), (30, 40));
-            forked.lost = Some(gtids(lost));
-            forked
-        };
-        let segments = [
-            segment(1, Beginning::Start, ("A:1-4", "A:5-9"), (10, 20)),
-            segment(2, Beginning::Continues, ("A:1-9", "A:10-12"), (20, 30)),
-            forked("A:1-10", "A:11-12"),
-            segment(4, Beginning::Continues, ("A:1-10,B:1-5", "B:6"), (40, 50)),
-        ];
-        let forks = &segments[2..3];
-        let counted = segments.each_ref().map(|segment| for_retention(segment, forks));
-        assert_eq!(counted[1].gtids, gtids("A:10"));
-        assert_eq!(superfluous(&counted, &[gtids("A:1-10,B:1-5")]), 3);
-        assert_eq!(superfluous(&counted, &[gtids("A:1-9")]), 1);
     }
 }

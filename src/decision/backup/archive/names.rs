@@ -6,8 +6,9 @@
 //! CLUSTER/binlogs/reached.json                      up to when nothing is missing
 //! ```
 //!
-//! NAME is `000000000042-20261122T191500123Z-20261122T191601456Z`: the segment's number, the moments of its
-//! earliest and latest commit, and a word when it does not go on where the one before it ended.
+//! NAME is `000000000042-20261122T191500123Z-20261122T191601456Z-e01f22c3`: the segment's number, the moments
+//! of its earliest and latest commit, whose it is (which the first versions left out), and a word when it
+//! does not go on where the one before it ended.
 
 use crate::clock::WallTime;
 use crate::decision::topology::ClusterName;
@@ -56,6 +57,8 @@ pub struct SegmentName {
     pub last: WallTime,
     /// How it is related to the one before it.
     pub begins: Beginning,
+    /// The number of the archiver that stored it: two of them never write the same object.
+    pub writer: Option<u32>,
 }
 
 /// A text that is no segment's name.
@@ -67,6 +70,9 @@ impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (first, last) = (compact(self.first), compact(self.last));
         write!(f, "{:0DIGITS$}-{first}-{last}", self.number)?;
+        if let Some(writer) = self.writer {
+            write!(f, "-{writer:08x}")?;
+        }
         self.begins.word().map_or(Ok(()), |word| write!(f, "-{word}"))
     }
 }
@@ -94,11 +100,15 @@ impl From<SegmentName> for String {
 }
 
 fn read(text: &str) -> Option<SegmentName> {
-    let mut pieces = text.split('-');
+    let mut pieces = text.split('-').peekable();
     let number = pieces.next().filter(|digits| digits.len() == DIGITS)?;
     let number =
         number.bytes().all(|digit| digit.is_ascii_digit()).then(|| number.parse().ok())??;
     let (first, last) = (moment(pieces.next()?)?, moment(pieces.next()?)?);
+    let writer = pieces.peek().and_then(|piece| writer(piece));
+    if writer.is_some() {
+        pieces.next();
+    }
     let begins = match pieces.next() {
         None => Beginning::Continues,
         Some("start") => Beginning::Start,
@@ -106,8 +116,15 @@ fn read(text: &str) -> Option<SegmentName> {
         Some("gap") => Beginning::Gap,
         Some(_) => return None,
     };
-    let name = SegmentName { number, first, last, begins };
+    let name = SegmentName { number, first, last, begins, writer };
     (pieces.next().is_none() && first <= last).then_some(name)
+}
+
+/// Reads `e01f22c3`.
+fn writer(text: &str) -> Option<u32> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let fits = text.len() == 8 && text.bytes().all(is_digit);
+    fits.then(|| u32::from_str_radix(text, 16).ok())?
 }
 
 fn compact(at: WallTime) -> String {
@@ -168,6 +185,17 @@ pub fn segment_of(cluster: &ClusterName, manifest: &str) -> Option<SegmentName> 
     manifest.strip_prefix(&manifests_of(cluster))?.strip_suffix(".json")?.parse().ok()
 }
 
+/// The segment that data of this name belongs to; none for a name that Regent does not give.
+pub fn segment_of_data(cluster: &ClusterName, data: &str) -> Option<SegmentName> {
+    let name = data.strip_prefix(&data_of(cluster))?;
+    name.strip_suffix(".age").unwrap_or(name).strip_suffix(".binlog.zst")?.parse().ok()
+}
+
+/// What the names of all manifests of that number and later ones come after.
+pub fn before(cluster: &ClusterName, number: u64) -> String {
+    format!("{}{number:0DIGITS$}", manifests_of(cluster))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,11 +204,19 @@ mod tests {
     fn names_say_what_they_were_made_of() {
         let (first, last) = (WallTime(1_795_374_900_123), WallTime(1_795_374_961_456));
         for begins in [Beginning::Start, Beginning::Continues, Beginning::Fork, Beginning::Gap] {
-            let name = SegmentName { number: 42, first, last, begins };
+            let mut name = SegmentName { number: 42, first, last, begins, writer: None };
+            assert_eq!(name.to_string().parse(), Ok(name.clone()), "{name}");
+            name.writer = Some(0x00e0_1f22);
             assert_eq!(name.to_string().parse(), Ok(name.clone()), "{name}");
             let cluster = ClusterName::from("shop");
             assert_eq!(segment_of(&cluster, &manifest(&cluster, &name)), Some(name.clone()));
             assert_eq!(segment_of(&cluster, &data(&cluster, &name, true)), None);
+            for encrypted in [true, false] {
+                let data = data(&cluster, &name, encrypted);
+                assert_eq!(segment_of_data(&cluster, &data), Some(name.clone()));
+            }
+            assert!(before(&cluster, 42) < manifest(&cluster, &name));
+            assert!(before(&cluster, 43) > manifest(&cluster, &name));
         }
     }
 
@@ -195,6 +231,9 @@ mod tests {
             ("500123Z-", "500+23Z-"),
             ("456Z", "456Z-moon"),
             ("456Z", "456Z-gap-gap"),
+            ("456Z", "456Z-E01F22C3"),
+            ("456Z", "456Z-e01f22c"),
+            ("456Z", "456Z-gap-e01f22c3"),
             ("0042-", "00\u{e9}2-"),
         ] {
             let wrong = right.replacen(from, to, 1);

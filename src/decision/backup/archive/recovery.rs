@@ -111,7 +111,7 @@ impl Until {
 }
 
 impl Lost {
-    fn of(fork: &Segment) -> Lost {
+    pub(super) fn of(fork: &Segment) -> Lost {
         Lost {
             at: fork.name.first,
             gtids: fork.lost.clone().unwrap_or_else(|| Gtids::empty(fork.flavor)),
@@ -126,7 +126,7 @@ impl Lost {
     }
 
     /// Whether somebody with that position has some of it.
-    fn is_held_by(&self, position: &Gtids) -> bool {
+    pub(super) fn is_held_by(&self, position: &Gtids) -> bool {
         match position {
             Gtids::MySql(_) => !position.common(&self.gtids).is_empty(),
             Gtids::MariaDb(_) => position.parts().iter().any(|part| {

@@ -182,7 +182,7 @@ pub(super) mod tests {
     ) -> Segment {
         let cluster = ClusterName::from("shop");
         let (first, last) = (WallTime(first * 1_000), WallTime(last * 1_000));
-        let name = SegmentName { number, first, last, begins };
+        let name = SegmentName { number, first, last, begins, writer: None };
         let inside = gtids(inside);
         let flavor = inside.flavor();
         let from = if from.is_empty() { Gtids::empty(flavor) } else { gtids(from) };

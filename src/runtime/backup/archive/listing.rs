@@ -1,23 +1,39 @@
 //! Reading what a target holds of an archive.
 
-use crate::decision::backup::archive::history::{Archive, Recoverable, for_retention};
+use crate::decision::backup::archive::history::{Archive, Recoverable};
 use crate::decision::backup::archive::names::{self, Beginning, SegmentName};
 use crate::decision::backup::archive::recovery::{Plan, Search, Until};
 use crate::decision::backup::archive::segment::{MOST_BYTES, Reached, Segment};
 use crate::decision::backup::catalog::{Catalog, Unusable};
 use crate::decision::backup::manifest::Kind;
 use crate::decision::backup::names::BackupId;
-use crate::decision::backup::retention::{self, superfluous};
 use crate::decision::gtid::Gtids;
 use crate::decision::topology::ClusterName;
 use crate::runtime::backup::BackupError;
-use crate::runtime::backup::target::{Target, TargetError};
+use crate::runtime::backup::target::{MOST_LISTED, Target, TargetError};
+
+/// Some years of one every minute; their names take a hundred megabytes.
+const MOST_SEGMENTS: usize = 2_000_000;
 
 /// The archive of a cluster at a target, told from the target alone.
 pub async fn archived(target: &Target, cluster: &ClusterName) -> Result<Archive, BackupError> {
-    let listed = target.list(&names::manifests_of(cluster)).await;
-    let listed = listed.map_err(|error| failed_at(target, error))?;
-    let mut archive = Archive::new(cluster.clone(), target.name.clone(), &listed);
+    let mut archive = Archive::new(cluster.clone(), target.name.clone(), &[]);
+    let folder = names::manifests_of(cluster);
+    let mut after = String::new();
+    loop {
+        let listed = target.list_after(&folder, &after).await;
+        let listed = listed.map_err(|error| failed_at(target, error))?;
+        archive.add(&listed);
+        match listed.last().filter(|last| listed.len() >= MOST_LISTED && **last > after) {
+            Some(last) => after.clone_from(last),
+            None => break,
+        }
+        if archive.segments.len() > MOST_SEGMENTS {
+            let text =
+                format!("{folder} at {} holds more than {MOST_SEGMENTS} segments", target.name);
+            return Err(BackupError::Unknown(text));
+        }
+    }
     let object = names::reached(cluster);
     match target.read_small(&object, MOST_BYTES as u64).await {
         Ok(bytes) => match Reached::read(&bytes) {
@@ -74,42 +90,12 @@ pub async fn way(
 }
 
 /// All segments that begin with a fork.
-async fn forks(target: &Target, archive: &Archive) -> Result<Vec<Segment>, BackupError> {
+pub(super) async fn forks(target: &Target, archive: &Archive) -> Result<Vec<Segment>, BackupError> {
     let mut forks = Vec::new();
     for name in archive.segments.iter().filter(|name| name.begins == Beginning::Fork) {
         forks.push(segment(target, &archive.cluster, name).await?);
     }
     Ok(forks)
-}
-
-/// Removes the segments, from the oldest on, that no backup needs which logs may have to be replayed from;
-/// never the newest one. Gives their names.
-pub async fn prune(
-    target: &Target,
-    archive: &Archive,
-    replayed_from: &[Gtids],
-) -> Result<Vec<SegmentName>, BackupError> {
-    let forks = forks(target, archive).await?;
-    let mut before: Option<(Segment, retention::Segment)> = None;
-    let mut gone = Vec::new();
-    for name in &archive.segments {
-        let read = segment(target, &archive.cluster, name).await?;
-        let counted = for_retention(&read, &forks);
-        if let Some((older, older_counted)) = before.take() {
-            let pair = [older_counted, counted.clone()];
-            if superfluous(&pair, replayed_from) == 0 {
-                break;
-            }
-            // As long as the manifest may be there, so must the data.
-            let manifest = names::manifest(&archive.cluster, &older.name);
-            for object in [manifest, older.object] {
-                target.remove(&object).await.map_err(|error| failed_at(target, error))?;
-            }
-            gone.push(older.name);
-        }
-        before = Some((read, counted));
-    }
-    Ok(gone)
 }
 
 pub(super) fn failed_at(target: &Target, error: TargetError) -> BackupError {

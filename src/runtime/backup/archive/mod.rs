@@ -9,13 +9,15 @@ mod finding;
 mod listing;
 mod onto;
 mod reading;
+mod removing;
 pub mod replay;
 mod spool;
 mod storing;
 mod stream;
 mod tables;
 
-pub use listing::{archived, prune, recoverable, segment, way};
+pub use listing::{archived, recoverable, segment, way};
+pub use removing::{Removed, remove_superfluous};
 
 use super::BackupError;
 use super::target::Target;
@@ -83,6 +85,32 @@ pub struct Archiving {
     pub forks: u64,
     /// What keeps it from going on at the moment.
     pub trouble: Option<String>,
+    /// Since when.
+    pub since: Option<WallTime>,
+    /// How often something kept it from going on.
+    pub errors: u64,
+    /// Up to when nothing is missing that was committed.
+    pub reached: Option<WallTime>,
+    /// Whether all is stored that was committed when it was looked last.
+    pub complete: bool,
+    /// How many holes the archive has.
+    pub holes: u64,
+}
+
+impl Archiving {
+    fn hindered(&mut self, why: String, at: WallTime) {
+        self.since = self.since.filter(|_| self.trouble.is_some()).or(Some(at));
+        self.trouble = Some(why);
+        self.errors += 1;
+    }
+
+    fn goes_on(&mut self) {
+        (self.trouble, self.since) = (None, None);
+    }
+
+    fn reaches(&mut self, at: WallTime) {
+        self.reached = self.reached.max(Some(at));
+    }
 }
 
 /// Archives until `stop` ends, or for as long as nobody else archives to the same place. Everything that was
@@ -130,6 +158,8 @@ struct Archiver<'a> {
     passing_over: bool,
     /// When something was last stored, or found to be archived.
     settled: Moment,
+    /// When it was last looked whether that is all.
+    compared: Moment,
 }
 
 impl<'a> Archiver<'a> {
@@ -138,8 +168,11 @@ impl<'a> Archiver<'a> {
         progress: &'a watch::Sender<Archiving>,
     ) -> Result<Archiver<'a>, BackupError> {
         let cluster = &order.cluster.spec.name;
-        let place =
-            Place { cluster, backups: order.backups, target: order.target, clock: order.clock };
+        let now = order.clock.now();
+        let mixed = now.wall.0.wrapping_mul(0x9e37_79b9) ^ u64::from(std::process::id()) << 7;
+        let own = 0xE000_0000 | u32::try_from(mixed & 0x0FFF_FFFF).unwrap_or(0);
+        let Order { backups, target, clock, .. } = *order;
+        let place = Place { cluster, backups, target, clock, writer: own };
         let archive = archived(order.target, cluster).await?;
         let (number, position) = match archive.segments.last() {
             Some(last) => {
@@ -148,13 +181,25 @@ impl<'a> Archiver<'a> {
             }
             None => (1, None),
         };
-        progress.send_modify(|it| it.stored.clone_from(&position));
-        let now = order.clock.now();
-        let mixed = now.wall.0.wrapping_mul(0x9e37_79b9) ^ u64::from(std::process::id()) << 7;
-        let own = 0xE000_0000 | u32::try_from(mixed & 0x0FFF_FFFF).unwrap_or(0);
-        let settled = now.moment;
+        progress.send_modify(|it| {
+            it.stored.clone_from(&position);
+            it.holes = archive.holes().len() as u64;
+            it.reached = archive.stretches().last().map(|newest| archive.end_of(newest));
+        });
+        let (settled, compared) = (now.moment, now.moment);
         let (spool, passing_over) = (None, false);
-        Ok(Archiver { order, progress, place, number, position, spool, own, passing_over, settled })
+        Ok(Archiver {
+            order,
+            progress,
+            place,
+            number,
+            position,
+            spool,
+            own,
+            passing_over,
+            settled,
+            compared,
+        })
     }
 
     async fn run(&mut self, token: &CancellationToken) -> Result<(), BackupError> {
@@ -188,7 +233,10 @@ impl<'a> Archiver<'a> {
                         %server, %missing,
                         "no server has what comes next any more: a gap that no recovery can cross"
                     );
-                    self.progress.send_modify(|it| it.gaps += 1);
+                    self.progress.send_modify(|it| {
+                        it.gaps += 1;
+                        it.holes += 1;
+                    });
                     let head =
                         Head { begins: Beginning::Gap, from, lost: None, missing: Some(missing) };
                     self.turn(head, token).await?;
@@ -203,15 +251,16 @@ impl<'a> Archiver<'a> {
             }
         }
         self.store(token).await?;
-        self.mark().await;
+        self.mark(true).await;
         Ok(())
     }
 
     fn trouble(&self, why: String) {
         tracing::warn!(why, "looking for another source");
+        let at = self.order.clock.now().wall;
         self.progress.send_modify(|it| {
             it.source = None;
-            it.trouble = Some(why);
+            it.hindered(why, at);
         });
     }
 
@@ -240,7 +289,7 @@ impl<'a> Archiver<'a> {
     async fn turn(&mut self, head: Head, token: &CancellationToken) -> Result<(), BackupError> {
         self.store(token).await?;
         self.position = Some(head.from.clone());
-        let failed = BackupError::io("a temporary file for the segment");
+        let failed = open_segment();
         match &mut self.spool {
             Some(spool) => {
                 let head = head.after(&spool.head);
@@ -268,7 +317,7 @@ impl<'a> Archiver<'a> {
         self.from(&origin, token).await?;
         self.progress.send_modify(|it| {
             it.source = Some(origin.server.clone());
-            it.trouble = None;
+            it.goes_on();
         });
         tracing::info!(source = %origin.server, "reading its binary log");
         let mut tick = tokio::time::interval(TICK);
@@ -302,7 +351,7 @@ impl<'a> Archiver<'a> {
             }
         };
         if let Some(spool) = &mut self.spool {
-            spool.forget_part().await.map_err(BackupError::io("the segment's file"))?;
+            spool.forget_part().await.map_err(open_segment())?;
         }
         Ok(ended)
     }
@@ -329,7 +378,7 @@ impl<'a> Archiver<'a> {
         token: &CancellationToken,
     ) -> Result<(), BackupError> {
         let Some(spool) = &mut self.spool else { return Ok(()) };
-        let failed = BackupError::io("the segment's file");
+        let failed = open_segment();
         let ended = match seen {
             Seen::Nothing => return Ok(()),
             Seen::Break => spool.forget_part().await.map(|()| None),
@@ -375,6 +424,7 @@ impl<'a> Archiver<'a> {
         self.progress.send_modify(|it| {
             it.waiting = waiting;
             it.last_commit = Some(last);
+            it.complete = false;
         });
     }
 
@@ -389,19 +439,31 @@ impl<'a> Archiver<'a> {
             let old = spool.since.is_some_and(|since| now.since(since) >= age);
             return if old { self.store(token).await } else { Ok(()) };
         }
-        if now.since(self.settled) >= age {
-            self.mark().await;
+        let due = now.since(self.settled) >= age;
+        if due || now.since(self.compared) >= LOOK {
+            self.mark(due).await;
         }
         Ok(())
     }
 
-    /// Writes down that everything is archived, if it is.
-    async fn mark(&mut self) {
-        self.settled = self.order.clock.now().moment;
+    /// Looks whether everything is archived, and writes that down where it is due.
+    async fn mark(&mut self, due: bool) {
+        let now = self.order.clock.now();
+        self.compared = now.moment;
+        if due {
+            self.settled = now.moment;
+        }
         let Some(position) = self.position.clone().filter(|_| self.number > 1) else { return };
-        let at = self.order.clock.now().wall;
-        if finding::is_all(self.order, &position).await
-            && let Err(error) = self.place.mark(at, position).await
+        let all = finding::is_all(self.order, &position).await;
+        self.progress.send_modify(|it| {
+            it.complete = all;
+            if all {
+                it.reaches(now.wall);
+            }
+        });
+        if all
+            && due
+            && let Err(error) = self.place.mark(now.wall, position).await
         {
             tracing::warn!(%error, "it could not be written down that all is archived");
         }
@@ -414,7 +476,6 @@ impl<'a> Archiver<'a> {
             let Some(spool) = self.spool.as_mut().filter(|spool| spool.transactions > 0) else {
                 return Ok(());
             };
-            alone(&self.place, self.number).await?;
             let stored = tokio::select! {
                 stored = self.place.store(self.number, spool) => stored,
                 () = patience(token) => Err(BackupError::Unknown(format!(
@@ -424,7 +485,7 @@ impl<'a> Archiver<'a> {
             };
             match stored {
                 Ok(stored) => {
-                    let failed = BackupError::io("the segment's file");
+                    let failed = open_segment();
                     let from = stored.to.clone();
                     let head =
                         Head { begins: Beginning::Continues, from, lost: None, missing: None };
@@ -437,14 +498,17 @@ impl<'a> Archiver<'a> {
                         it.bytes += stored.bytes;
                         it.waiting = 0;
                         it.stored = Some(stored.to);
-                        it.trouble = None;
+                        it.reaches(stored.name.last);
+                        it.goes_on();
                     });
                     return Ok(());
                 }
+                Err(error @ BackupError::Occupied { .. }) => return Err(error),
                 Err(error) if token.is_cancelled() => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "a segment could not be stored; trying again");
-                    self.progress.send_modify(|it| it.trouble = Some(error.to_string()));
+                    let at = self.order.clock.now().wall;
+                    self.progress.send_modify(|it| it.hindered(error.to_string(), at));
                 }
             }
             self.wait(pause, token).await;
@@ -459,15 +523,12 @@ async fn patience(token: &CancellationToken) {
     tokio::time::sleep(LAST_ATTEMPT).await;
 }
 
-/// Whether nobody else stores segments here. One that cannot be looked for is met when it is stored.
-async fn alone(place: &Place<'_>, number: u64) -> Result<(), BackupError> {
-    let Ok(archive) = archived(place.target, place.cluster).await else { return Ok(()) };
-    match archive.segments.last() {
-        Some(last) if last.number >= number => Err(BackupError::Unknown(format!(
-            "somebody else archives {} at {} too: segment {last} is there already; one of both is \
-             enough",
-            place.cluster, place.target.name
-        ))),
-        _ => Ok(()),
+/// What fails when the segment that is being filled cannot be written.
+fn open_segment() -> impl FnOnce(std::io::Error) -> BackupError + Copy {
+    |error| {
+        let directory = std::env::temp_dir();
+        BackupError::io(format!("the segment being filled, in {} (TMPDIR)", directory.display()))(
+            error,
+        )
     }
 }

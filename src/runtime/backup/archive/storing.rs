@@ -1,5 +1,6 @@
 //! Storing a segment: its data first, its manifest last.
 
+use super::listing::segment;
 use super::spool::Spool;
 use crate::clock::Clock;
 use crate::config::backups::Backups;
@@ -27,6 +28,8 @@ pub(super) struct Place<'a> {
     pub backups: &'a Backups,
     pub target: &'a Target,
     pub clock: Clock,
+    /// The archiver's own number: what it stores has names of its own.
+    pub writer: u32,
 }
 
 impl Place<'_> {
@@ -34,14 +37,18 @@ impl Place<'_> {
         BackupError::Target { target: self.target.name.clone(), error }
     }
 
-    /// Stores what is whole as the segment of that number. A failure leaves nothing that is listed.
+    /// Stores what is whole as the segment of that number. A failure leaves nothing that is listed, unless
+    /// nobody can tell; then the next attempt finds out.
     pub(super) async fn store(
         &self,
         number: u64,
         spool: &mut Spool,
     ) -> Result<Segment, BackupError> {
-        let name =
-            SegmentName { number, first: spool.first, last: spool.last, begins: spool.head.begins };
+        let (first, last, begins) = (spool.first, spool.last, spool.head.begins);
+        let name = SegmentName { number, first, last, begins, writer: Some(self.writer) };
+        if self.is_there(&name).await? {
+            return segment(self.target, self.cluster, &name).await;
+        }
         let object = names::data(self.cluster, &name, !self.backups.encrypt_to.is_empty());
         let swept = self.target.sweep(&names::data_of(self.cluster), self.clock.now().wall).await;
         if let Err(error) = swept {
@@ -71,14 +78,51 @@ impl Place<'_> {
         let bytes = segment.to_bytes();
         let bytes =
             bytes.map_err(|error| BackupError::Manifest { object: manifest.clone(), error })?;
+        // Storing the data may have taken long.
+        if let Err(error) = self.is_there(&segment.name).await {
+            self.remove(&segment.object).await;
+            return Err(error);
+        }
         if let Err(error) = self.target.put(&manifest, Bytes::from(bytes)).await {
-            // As long as it may be there, so must the data.
-            if self.remove(&manifest).await {
-                self.remove(&segment.object).await;
-            }
+            self.withdraw(&segment.name, &segment.object).await;
             return Err(self.failed(error));
         }
-        Ok(segment)
+        // Of two who looked before either wrote, at least one sees both now.
+        match self.is_there(&segment.name).await? {
+            true => Ok(segment),
+            false => Err(BackupError::Unknown(format!("somebody removed {manifest} at once"))),
+        }
+    }
+
+    /// Whether that segment of this archiver is there. Where somebody else has stored its number, or a
+    /// later one, it is withdrawn: two histories of one archive would fit nowhere.
+    async fn is_there(&self, name: &SegmentName) -> Result<bool, BackupError> {
+        let folder = names::manifests_of(self.cluster);
+        let before = names::before(self.cluster, name.number);
+        let listed = self.target.list_after(&folder, &before).await;
+        let listed = listed.map_err(|error| self.failed(error))?;
+        let stored = listed.iter().filter_map(|object| names::segment_of(self.cluster, object));
+        let mut stored: Vec<_> = stored.filter(|it| it.number >= name.number).collect();
+        let count = stored.len();
+        stored.retain(|it| it != name);
+        let own = stored.len() < count;
+        let Some(other) = stored.into_iter().next() else { return Ok(own) };
+        if own {
+            let encrypted = !self.backups.encrypt_to.is_empty();
+            self.withdraw(name, &names::data(self.cluster, name, encrypted)).await;
+        }
+        Err(BackupError::Occupied {
+            cluster: self.cluster.to_string(),
+            target: self.target.name.clone(),
+            segment: other.to_string(),
+        })
+    }
+
+    /// As long as the manifest may be there, so must the data.
+    async fn withdraw(&self, name: &SegmentName, object: &str) {
+        if self.remove(&names::manifest(self.cluster, name)).await {
+            self.remove(object).await;
+        }
     }
 
     async fn send(&self, spool: &mut Spool, upload: &Upload) -> Result<Stored, BackupError> {
