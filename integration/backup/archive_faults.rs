@@ -4,8 +4,8 @@ use crate::archiver::{Archiver, SOON, assert_whole, executed, segments, until_ar
 use crate::binlogs::{one, restore};
 use crate::bucket::files_below;
 use crate::faulty::Mood;
-use crate::stage::{Mariadb, Mysql, Stage, sums};
 use crate::small::Small;
+use crate::stage::{Mariadb, Mysql, Stage, sums};
 use mysql_async::prelude::Queryable;
 use regent::demo::servers::{DatabaseFlavor, Server};
 use std::time::Duration;

@@ -193,7 +193,6 @@ async fn s3_is_gone_for_long() {
     tokio::time::sleep(away).await;
     stage.bucket.bring_back().await;
     let ended = end_of(child).await;
-    println!("{}", ended.stderr.lines().last().unwrap_or_default());
     let id = ended.json()["id"].as_str().unwrap().to_owned();
     let proof = stage.regent(&["verify", "shop", &id, "--restore"]).await;
     assert_eq!(proof.code, 0, "{}", proof.stderr);

@@ -265,17 +265,7 @@ impl Bench {
                 )
             }
         };
-        let file = out.display();
-        let script = format!(
-            "set -o pipefail; {{ {source}; }} | zstd -q -{LEVEL} -c | {}",
-            match way {
-                Way::PhysicalToS3 => format!(
-                    "aws --endpoint-url {} s3 cp - s3://{BUCKET}/by-hand --expected-size 2000000000",
-                    self.bucket.endpoint()
-                ),
-                _ => format!("cat > {file} && sync {file}"),
-            }
-        );
+        let script = format!("set -o pipefail; {{ {source}; }} | {}", self.stored_by_hand(way));
         let clock = Clock::start();
         let begun = clock.now().moment;
         let output = Command::new("bash")
@@ -299,6 +289,19 @@ impl Bench {
             _ => std::fs::remove_file(out)?,
         }
         Ok(seconds)
+    }
+
+    /// Where a stream goes.
+    fn stored_by_hand(&self, way: Way) -> String {
+        let file = self.place.path().join("by-hand").display().to_string();
+        let to = match way {
+            Way::PhysicalToS3 => format!(
+                "aws --endpoint-url {} s3 cp - s3://{BUCKET}/by-hand --expected-size 2000000000",
+                self.bucket.endpoint()
+            ),
+            _ => format!("cat > {file} && sync {file}"),
+        };
+        format!("zstd -q -{LEVEL} -c | {to}")
     }
 
     /// Seconds, the peak of its memory, and the manifest.

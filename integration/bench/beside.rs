@@ -74,8 +74,16 @@ impl Beside {
         Ok(beside)
     }
 
-    /// Breaks it off; whether it still was under way, or had ended as it should.
-    pub async fn end(mut self) -> Result<()> {
+    /// As [`Beside::end`], where there is one.
+    pub async fn ended(beside: Option<Beside>) -> Result<()> {
+        match beside {
+            Some(beside) => beside.end().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Breaks it off; an error when it was not under way any more.
+    async fn end(mut self) -> Result<()> {
         let early = self.child.try_wait()?;
         self.child.kill().await?;
         // What it left is taken away with everything it stored.

@@ -169,10 +169,7 @@ impl Campaign<'_> {
         let last_event = self.stage.last_event().await?;
         let former = self.stage.primary().await?;
         let sites = self.stage.cluster.sites();
-        let backup = match event {
-            Event::KillDuringBackup => Some(Beside::begin(&self.stage.cluster).await?),
-            _ => None,
-        };
+        let backup = self.begin_beside(event).await?;
         let mut shops = Shops::open(sites, self.lab.as_deref(), self.next_client);
         self.next_client += CLIENTS;
         shops.write_on().await.context("nothing could be written before the event")?;
@@ -198,9 +195,7 @@ impl Campaign<'_> {
         }
         sleep(WINDOW).await;
         let outage = shops.longest_gap();
-        if let Some(backup) = backup {
-            problems.extend(backup.end().await.err().map(|error| error.to_string()));
-        }
+        problems.extend(Beside::ended(backup).await.err().map(|error| error.to_string()));
         let mut reports = shops.close().await;
         reports.extend(Shops(apart).close().await);
         if early_errors > 0 {
@@ -241,6 +236,13 @@ impl Campaign<'_> {
             self.tell(&run, zero, last_event).await?;
         }
         Ok(run)
+    }
+
+    async fn begin_beside(&self, event: Event) -> Result<Option<Beside>> {
+        match event {
+            Event::KillDuringBackup => Beside::begin(&self.stage.cluster).await.map(Some),
+            _ => Ok(None),
+        }
     }
 
     async fn cause(&mut self, event: Event, former: &str) -> Result<Vec<String>> {

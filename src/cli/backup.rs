@@ -90,6 +90,8 @@ async fn take(
     let order = Order { cluster, backups, source, targets, agent, clock, run: None };
     let shown = Shown::begin(global, "stored");
     let stop = stopped()?;
+    // What runs beside it, such as a watcher or the server that is read, goes first.
+    backup::step_back();
     let taken = backup::take(&order, &shown.progress, stop).await;
     shown.end().await;
     let taken = taken?;

@@ -5,9 +5,7 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use regent::clock::WallTime;
 use regent::decision::backup::names::BackupId;
-use regent::decision::backup::retention::{
-    Backup, Pruning, Retention, Segment, Worth, superfluous,
-};
+use regent::decision::backup::retention::{Backup, Pruning, Retention, Worth};
 use regent::decision::gtid::Gtids;
 use regent::decision::topology::Flavor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,28 +170,13 @@ fn a_base_stays_with_what_needs_it_and_goes_after_it() {
 }
 
 #[test]
-fn the_recovery_window_keeps_its_base_and_the_logs_from_there_on() {
+fn the_recovery_window_keeps_its_base() {
     let backups = nightly("2026-03", 20);
-    let hours = |day: u64| wall("2026-03-01T02:30:00Z").0 / HOUR + (day - 1) * 24;
-    let segment = |day: u64| Segment {
-        name: format!("{day:02}"),
-        gtids: gtids(hours(day) - 12 + 1, hours(day) + 12),
-    };
-    let segments: Vec<_> = (1..=20).map(segment).collect();
     let policy = Retention { recovery: Some(Duration::from_millis(7 * DAY)), ..wanted(1, 0, 0, 0) };
     let pruning = policy.prune(wall("2026-03-20T12:00:00Z"), &backups);
     let kept: Vec<_> = pruning.kept.keys().map(BackupId::as_str).collect();
     assert_eq!(kept.first(), Some(&"2026-03-13"));
     assert_eq!(kept.len(), 8);
-    // The segment of the day of the base spans it.
-    assert_eq!(superfluous(&segments, &pruning.replayed_from), 12);
-    // Without a window the logs stay from the oldest backup on that stays.
-    let pruning = wanted(3, 0, 0, 0).prune(wall("2026-03-20T12:00:00Z"), &backups);
-    assert_eq!(superfluous(&segments, &pruning.replayed_from), 17);
-    // The newest one stays in any case, and without a backup all do.
-    assert_eq!(superfluous(&segments, &[gtids(1, hours(40))]), 19);
-    assert_eq!(superfluous(&segments, &[]), 0);
-    assert_eq!(superfluous(&[], &[gtids(1, 9)]), 0);
 }
 
 #[test]
@@ -206,10 +189,6 @@ fn only_what_logs_can_follow_counts_for_the_recovery_window() {
     let pruning = policy.prune(wall("2026-03-20T12:00:00Z"), &backups);
     let kept: Vec<_> = pruning.kept.keys().map(BackupId::as_str).collect();
     assert_eq!(kept, ["2026-03-05", "2026-03-06", "2026-03-07", "2026-03-08", "2026-03-20"]);
-    assert!(
-        pruning.replayed_from.iter().all(|from| backups[..8].iter().any(|it| it.gtids == *from))
-    );
-    assert_eq!(pruning.replayed_from.len(), 4);
 }
 
 #[test]
@@ -360,8 +339,6 @@ proptest! {
         let now = WallTime(backups.last().unwrap().at.0 + later * DAY);
         let left = staying(&policy.prune(now, &backups), &backups);
         prop_assert_eq!(&policy.prune(now, &left).deleted, &Vec::<BackupId>::new());
-        let again = policy.prune(now, &left);
-        prop_assert_eq!(again.replayed_from, policy.prune(now, &backups).replayed_from);
     }
 
     /// What has no reason to stay gets none later; so it does not matter when it is deleted.
@@ -380,8 +357,7 @@ proptest! {
         }
     }
 
-    /// Every hour of the recovery window that could be restored can still be, with the segments that
-    /// are left and gaps in them.
+    /// Every hour of the recovery window that could be restored can still be, with gaps in the archive.
     #[test]
     fn the_recovery_window_loses_nothing(
         backups in history(),
@@ -398,17 +374,11 @@ proptest! {
             }
             from += hours;
         }
-        let segments: Vec<_> = archived
-            .iter()
-            .map(|(from, to)| Segment { name: from.to_string(), gtids: gtids(*from, *to) })
-            .collect();
         let pruning = policy.prune(now, &backups);
-        let gone = superfluous(&segments, &pruning.replayed_from);
         let left = staying(&pruning, &backups);
         let before = reachable(&backups, &archived);
-        let after = reachable(&left, &archived[gone..]);
+        let after = reachable(&left, &archived);
         let Some(newest) = newest_good else {
-            prop_assert_eq!(gone, 0);
             return Ok(());
         };
         let newest = backups.iter().find(|one| one.name == newest).unwrap().at.0;

@@ -67,15 +67,6 @@ pub enum Worth {
     Proven,
 }
 
-/// A piece of an archived binary log.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Segment {
-    /// Its name on the target.
-    pub name: String,
-    /// The transactions in it.
-    pub gtids: Gtids,
-}
-
 /// Why a backup stays.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -122,9 +113,6 @@ pub struct Pruning {
     pub kept: BTreeMap<BackupId, BTreeSet<Reason>>,
     /// Those to delete, in this order: none before those that need it.
     pub deleted: Vec<BackupId>,
-    /// What the backups hold from which archived logs may have to be replayed. Logs serve all
-    /// schedules of a cluster, so they are deleted by what this says for each of them.
-    pub replayed_from: Vec<Gtids>,
 }
 
 impl Retention {
@@ -151,7 +139,7 @@ impl Retention {
         }
         sorting.keep_protected();
         sorting.keep_needed();
-        sorting.result(self.recovery.is_some())
+        sorting.result()
     }
 
     fn says_nothing(&self) -> bool {
@@ -161,18 +149,6 @@ impl Retention {
             && self.months == 0
             && self.recovery.is_none()
     }
-}
-
-/// How many of the segments, oldest first, hold nothing that any of those backups lacks and come
-/// before all that do: they can be deleted. None without a backup to replay from, and never the
-/// newest, which the archive goes on from.
-pub fn superfluous(segments: &[Segment], replayed_from: &[Gtids]) -> usize {
-    if replayed_from.is_empty() {
-        return 0;
-    }
-    let held = |segment: &Segment| replayed_from.iter().all(|from| from.contains(&segment.gtids));
-    let older = &segments[..segments.len().saturating_sub(1)];
-    older.iter().take_while(|segment| held(segment)).count()
 }
 
 struct Sorting<'a> {
@@ -313,24 +289,14 @@ impl<'a> Sorting<'a> {
         }
     }
 
-    fn result(self, window: bool) -> Pruning {
-        let in_window = |reasons: &BTreeSet<Reason>| {
-            reasons.contains(&Reason::InRecoveryWindow)
-                || reasons.contains(&Reason::BeginsRecoveryWindow)
-        };
-        let replayed = |backup: &&&Backup| {
-            backup.replays
-                && self.kept.get(&backup.name).is_some_and(|reasons| !window || in_window(reasons))
-        };
-        let replayed_from =
-            self.good.iter().filter(replayed).map(|backup| backup.gtids.clone()).collect();
+    fn result(self) -> Pruning {
         let gone = |backup: &&Backup| !self.kept.contains_key(&backup.name);
         let mut deleted: Vec<_> = self.by_name.values().copied().filter(gone).collect();
         deleted.sort_by_key(|backup| {
             std::cmp::Reverse((self.chain(backup).0.len(), backup.at, &backup.name))
         });
         let deleted = deleted.into_iter().map(|backup| backup.name.clone()).collect();
-        Pruning { kept: self.kept, deleted, replayed_from }
+        Pruning { kept: self.kept, deleted }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Chores that the leader gave to this watcher: each on a thread of its own with low priority, which can be
 //! broken off, and which begins when what is left of an earlier one has ended.
 
+use super::aside::aside;
 use super::{archivers, provers};
 use crate::clock::Clock;
 use crate::config::backups::Backups;
@@ -11,7 +12,6 @@ use crate::watcher::{ChoreDoing, ChoreNews, ChoreOrder, ChoreSaid, Input};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -19,9 +19,6 @@ use tracing::{info, warn};
 
 /// Between two words on how a chore goes.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
-
-/// By how much less than others a chore is in a hurry.
-const NICE: i32 = 10;
 
 /// Where chores are done.
 #[derive(Clone, Debug)]
@@ -127,15 +124,8 @@ impl Chores {
         (cluster, chore): (ClusterName, Chore),
         work: impl Future<Output = ()> + Send + 'static,
     ) {
-        let (runtime, token) = (Handle::current(), self.shared.tasks.token());
-        let doing = move || {
-            let _token = token;
-            // Whoever may not ask for less keeps what it has.
-            let _ = rustix::process::nice(NICE);
-            runtime.block_on(work);
-        };
-        let thread = std::thread::Builder::new().name(format!("chore {chore}")).spawn(doing);
-        if let Err(error) = thread {
+        let begun = aside(format!("chore {chore}"), self.shared.tasks.token(), work);
+        if let Err(error) = begun {
             let said = ChoreSaid::Ended { why: format!("no thread could be started: {error}") };
             let _ = self.shared.inbox.try_send(Input::Chore(ChoreNews { cluster, chore, said }));
         }

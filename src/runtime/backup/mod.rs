@@ -7,6 +7,7 @@ mod accounts;
 pub mod agent;
 pub mod archive;
 mod archivers;
+mod aside;
 mod boundaries;
 mod buffers;
 pub mod chores;
@@ -46,6 +47,7 @@ mod target;
 mod throwaway;
 mod tool;
 
+pub use aside::step_back;
 pub use directory::{Laying, Prepared, into_directory};
 pub use fetching::{catalog, manifest, manifest_of_kind, proof, verify};
 pub use following::Membership;

@@ -10,7 +10,8 @@ use async_compression::zstd::CParameter;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, BufReader, DuplexStream};
+use std::time::Duration;
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream};
 use tokio_util::compat::{
     FuturesAsyncReadCompatExt, FuturesAsyncWriteCompatExt, TokioAsyncReadCompatExt,
     TokioAsyncWriteCompatExt,
@@ -26,6 +27,9 @@ const READ: usize = 64 << 10;
 const WORKERS: u32 = 2;
 /// What one of them compresses at a time. A few such are in memory; by itself `zstd` takes twice as much.
 const JOB: u32 = 4 << 20;
+
+/// What comes after a longer pause than this does not keep back what came before.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// A stream that takes what is to be packed.
 pub(super) type Packing = Box<dyn AsyncWrite + Send + Unpin>;
@@ -118,6 +122,22 @@ pub(super) async fn packing(
     Ok(Box::new(ZstdEncoder::with_quality_and_params(sealed.compat_write(), level, &with)))
 }
 
+/// Waits for what is packed next. When that takes a while, what was packed before goes on its way meanwhile:
+/// the compressor holds back some.
+pub(super) async fn waiting<T>(
+    packed: &mut Packing,
+    next: impl Future<Output = T>,
+) -> io::Result<T> {
+    tokio::pin!(next);
+    tokio::select! {
+        biased;
+        came = &mut next => return Ok(came),
+        () = tokio::time::sleep(IDLE) => {}
+    }
+    packed.flush().await?;
+    Ok(next.await)
+}
+
 fn encryptor(recipients: &[String]) -> Result<Encryptor, IdentityError> {
     let mut keys = Vec::new();
     for text in recipients {
@@ -154,7 +174,7 @@ fn whole(from: impl AsyncBufRead + Send + Unpin + 'static) -> Unpacking {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
 
     fn identities(key: &Identity) -> (tempfile::TempDir, std::path::PathBuf) {
         use age::secrecy::ExposeSecret;
@@ -195,6 +215,16 @@ mod tests {
         assert!(there_and_back(to.clone(), Identities::read(&path).unwrap()).await.is_ok());
         let stranger = Identities(vec![Identity::generate()]);
         assert!(matches!(there_and_back(to, stranger).await, Err(IdentityError::Unfit(_))));
+    }
+
+    #[tokio::test]
+    async fn what_was_packed_does_not_wait_for_what_comes() {
+        let (into, mut from) = tokio::io::duplex(16 << 10);
+        let mut packed = packing(into, &[], 3).await.unwrap();
+        packed.write_all(b"shop").await.unwrap();
+        let mut first = [0];
+        let came = waiting(&mut packed, from.read_exact(&mut first)).await.unwrap();
+        assert_eq!(came.unwrap(), 1, "the compressor kept it");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A physical backup: the agent beside the server sends a copy of its files, which is packed here.
 
 use super::agent::Link;
-use super::packing::packing;
+use super::packing::{packing, waiting};
 use super::taking::{Filled, Order};
 use super::{BackupError, Progress};
 use crate::config::backups::Method as Wanted;
@@ -65,7 +65,11 @@ pub(super) async fn fill(
         return Err(failed(order, "it changed its way of copying meanwhile"));
     }
     let mut plain_bytes = 0;
-    while let Some(bytes) = pulled.next().await? {
+    loop {
+        let next = waiting(&mut packed, pulled.next()).await;
+        let Some(bytes) = next.map_err(BackupError::io("packing"))?? else {
+            break;
+        };
         packed.write_all(&bytes).await.map_err(BackupError::io("packing"))?;
         plain_bytes += bytes.len() as u64;
         progress.send_modify(|it| it.plain = plain_bytes);

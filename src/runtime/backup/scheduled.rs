@@ -1,6 +1,7 @@
 //! Backups that the watchers ordered: each in a task of its own that can be broken off, with the
 //! code that also makes those that people ask for.
 
+use super::aside::aside;
 use super::physical::agent_for;
 use super::pruning::{self, Scope};
 use super::source::named;
@@ -86,8 +87,16 @@ impl Makers {
             BackupOrder::Make { cluster, attempt, server } => {
                 let broken_off = self.shared.stop.child_token();
                 let key = (cluster.clone(), attempt.clone());
-                self.shared.running().insert(key, broken_off.clone());
-                tasks.spawn(work(cluster, attempt).make(server, broken_off));
+                self.shared.running().insert(key.clone(), broken_off.clone());
+                let making = work(cluster, attempt).make(server, broken_off);
+                // Packing keeps a core busy, and a failover must not wait for that.
+                if let Err(error) = aside("backup".to_owned(), tasks.token(), making) {
+                    self.shared.running().remove(&key);
+                    let why = format!("no thread could be started: {error}");
+                    let said = BackupSaid::Ended(BackupEnd::Failed { why });
+                    let news = BackupNews { cluster: key.0, attempt: key.1, said };
+                    let _ = self.shared.inbox.try_send(Input::Backup(news));
+                }
             }
             BackupOrder::BreakOff { cluster, attempt } => {
                 info!(%cluster, "{attempt} is given up");

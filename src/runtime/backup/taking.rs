@@ -6,7 +6,7 @@ use super::agent::Link;
 use super::counting::{Counting, Ground, Held, LEAST_EXTRA};
 use super::lanes::{Lacking, Lanes, Sending};
 use super::pace::Pace;
-use super::packing::packing;
+use super::packing::{packing, waiting};
 use super::physical;
 use super::position::Ends;
 use super::progress::{Progress, Reached, Stage};
@@ -339,7 +339,9 @@ async fn fill(
     let mut ends = Ends::default();
     let mut buffer = vec![0_u8; BUFFER];
     loop {
-        let count = output.read(&mut buffer).await.map_err(BackupError::io("reading the dump"))?;
+        let read = waiting(&mut packed, output.read(&mut buffer)).await;
+        let count = read.map_err(BackupError::io("packing"))?;
+        let count = count.map_err(BackupError::io("reading the dump"))?;
         let Some(part) = buffer.get(..count).filter(|part| !part.is_empty()) else {
             break;
         };
