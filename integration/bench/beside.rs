@@ -8,6 +8,7 @@ use regent::demo::servers::{DatabaseFlavor, Installation};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
@@ -92,7 +93,14 @@ impl Beside {
             _ => {}
         }
         match early {
-            Some(status) => bail!("the backup beside it had ended already, with {status}"),
+            Some(status) => {
+                let mut said = String::new();
+                if let Some(mut stderr) = self.child.stderr.take() {
+                    stderr.read_to_string(&mut said).await?;
+                }
+                let said = said.lines().last().unwrap_or_default();
+                bail!("the backup beside it had ended already, with {status}: {said}")
+            }
             None => Ok(()),
         }
     }
