@@ -140,7 +140,7 @@ async fn s3_that_is_gone_for_too_long_is_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_makes_the_dump_wait() {
     let Some(mut stage) = Stage::set(Mariadb).await else { return };
-    stage.fill_more(2).await;
+    stage.fill_more(3).await;
     let spool = "      spool: { folder: spool, limit: 6MiB }\n      give_up_after: 5m\n";
     stage.configure(spool, &stage.halved_dump());
     let child = begun(&stage).await;
@@ -158,7 +158,7 @@ async fn a_full_spool_makes_the_dump_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_the_spool_makes_the_dump_wait() {
     let Some(mut stage) = Stage::set(Mysql).await else { return };
-    stage.fill_more(2).await;
+    stage.fill_more(3).await;
     let Some(_small) = Small::mount(stage.file("spool"), "7m") else { return };
     let spool = "      spool: { folder: spool, limit: 100MiB }\n      give_up_after: 5m\n";
     stage.configure(spool, &stage.halved_dump());
