@@ -139,35 +139,29 @@ async fn s3_that_is_gone_for_too_long_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_makes_the_dump_wait() {
-    let Some(mut stage) = Stage::set(Mariadb).await else { return };
-    stage.fill_more(3).await;
-    let spool = "      spool: { folder: spool, limit: 6MiB }\n      give_up_after: 5m\n";
-    stage.configure(spool, &stage.halved_dump());
-    let child = begun(&stage).await;
-    stage.bucket.take_away().await;
-    go(&stage);
-    until("a part is spooled", || spooled(&stage).len() == 1).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(spooled(&stage).len(), 1, "one part fits");
-    assert!(!stage.file("dumped").exists(), "nobody has room for the rest of the dump");
-    stage.bucket.bring_back().await;
-    let id = end_of(child).await.json()["id"].as_str().unwrap().to_owned();
-    assert_eq!(stage.regent(&["verify", "shop", &id]).await.code, 0);
+    let Some(stage) = Stage::set(Mariadb).await else { return };
+    waits_for_room(stage, "6MiB").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_the_spool_makes_the_dump_wait() {
-    let Some(mut stage) = Stage::set(Mysql).await else { return };
-    stage.fill_more(3).await;
+    let Some(stage) = Stage::set(Mysql).await else { return };
     let Some(_small) = Small::mount(stage.file("spool"), "7m") else { return };
-    let spool = "      spool: { folder: spool, limit: 100MiB }\n      give_up_after: 5m\n";
-    stage.configure(spool, &stage.halved_dump());
+    waits_for_room(stage, "100MiB").await;
+}
+
+/// Where one part fits, and not two.
+async fn waits_for_room(mut stage: Stage, limit: &str) {
+    stage.fill_more(3).await;
+    let spool =
+        format!("      spool: {{ folder: spool, limit: {limit} }}\n      give_up_after: 5m\n");
+    stage.configure(&spool, &stage.halved_dump());
     let child = begun(&stage).await;
     stage.bucket.take_away().await;
     go(&stage);
     until("a part is spooled", || spooled(&stage).len() == 1).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(spooled(&stage).len(), 1, "a second one does not fit on that disk");
+    assert_eq!(spooled(&stage).len(), 1, "a second part does not fit");
     assert!(!stage.file("dumped").exists(), "nobody has room for the rest of the dump");
     stage.bucket.bring_back().await;
     let id = end_of(child).await.json()["id"].as_str().unwrap().to_owned();
