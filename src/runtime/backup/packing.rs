@@ -25,8 +25,8 @@ const READ: usize = 64 << 10;
 
 /// Threads that compress one stream. More would take a busy host's cores from others.
 const WORKERS: u32 = 2;
-/// What one of them compresses at a time. A few such are in memory; by itself `zstd` takes twice as much.
-const JOB: u32 = 4 << 20;
+/// What one of them compresses at a time. A few such are in memory; by itself `zstd` takes four times as much.
+const JOB: u32 = 2 << 20;
 
 /// What comes after a longer pause than this does not keep back what came before.
 const IDLE: Duration = Duration::from_millis(500);
