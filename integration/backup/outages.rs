@@ -65,6 +65,11 @@ async fn a_dump_goes_on_while_s3_is_gone_and_all_of_it_arrives(flavor: DatabaseF
     assert_eq!(stage.listed("s3").await, [id]);
     assert_eq!(files_below(&stage.file("spool")), Vec::<String>::new());
 
+    restored(&stage, id, &before).await;
+}
+
+/// Restores the backup into the empty server, and compares its tables.
+async fn restored(stage: &Stage, id: &str, before: &[(String, u64)]) {
     let into = stage.empty.address().to_string();
     let root = stage.file("root").display().to_string();
     let restore =
@@ -191,8 +196,6 @@ async fn s3_is_gone_for_long() {
     stage.bucket.bring_back().await;
     let ended = end_of(child).await;
     let id = ended.json()["id"].as_str().unwrap().to_owned();
-    let proof = stage.regent(&["verify", "shop", &id, "--restore"]).await;
-    assert_eq!(proof.code, 0, "{}", proof.stderr);
-    assert_eq!(sums(&stage.replica).await, before);
+    restored(&stage, &id, &before).await;
     assert_eq!(files_below(&stage.file("spool")), Vec::<String>::new());
 }
