@@ -4,8 +4,8 @@
 //! stops in the middle of its output as long as a file is there.
 
 use crate::asking::Shop;
-use crate::clocks::{compiled, set_ahead};
-use crate::stage::{Outcome, PATIENCE, Setting, Stage, check, is_there, play_with};
+use crate::clocks::{play_shifted, set_ahead};
+use crate::stage::{Outcome, PATIENCE, Stage, check};
 use regent::demo::cluster::Cluster;
 use regent::demo::servers::accounts::ROOT;
 use regent::demo::servers::{DatabaseFlavor, Installation};
@@ -19,36 +19,30 @@ const PAUSED: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn are_made_by_another_watcher_when_one_dies_on_mysql() {
-    play(DatabaseFlavor::Mysql, async |stage, place| its_watcher_dies(stage, place).await).await;
+    play_shifted(DatabaseFlavor::Mysql, async |stage, place| its_watcher_dies(stage, place).await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "scripts/test --all"]
 async fn are_made_by_another_watcher_when_one_dies_on_mariadb() {
-    play(DatabaseFlavor::Mariadb, async |stage, place| its_watcher_dies(stage, place).await).await;
+    play_shifted(DatabaseFlavor::Mariadb, async |stage, place| {
+        its_watcher_dies(stage, place).await
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "scripts/test --all"]
 async fn make_way_on_mysql() {
-    play(DatabaseFlavor::Mysql, async |stage, place| it_makes_way(stage, place).await).await;
+    play_shifted(DatabaseFlavor::Mysql, async |stage, place| it_makes_way(stage, place).await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn make_way_on_mariadb() {
-    play(DatabaseFlavor::Mariadb, async |stage, place| it_makes_way(stage, place).await).await;
-}
-
-async fn play(flavor: DatabaseFlavor, scenario: impl AsyncFnOnce(&mut Stage, &Path) -> Outcome) {
-    let place = tempfile::tempdir().expect("a directory");
-    let library = place.path().join("clock.so");
-    if !is_there(compiled(&library)) || !is_there(Installation::find(flavor)) {
-        return;
-    }
-    let mut setting = Setting::new(flavor);
-    setting.cluster.environment =
-        vec![("LD_PRELOAD", library.into()), ("SHIFTED_CLOCKS", place.path().into())];
-    play_with(setting, async |stage| scenario(stage, place.path()).await).await;
+    play_shifted(DatabaseFlavor::Mariadb, async |stage, place| it_makes_way(stage, place).await)
+        .await;
 }
 
 /// The watcher that makes it is killed with all it does; another one makes it for the same slot.
@@ -112,7 +106,7 @@ async fn begin(stage: &mut Stage, place: &Path) -> Outcome {
 }
 
 /// More than a pipe holds, so that a dump stops with whoever reads it.
-async fn fill(stage: &Stage) -> Outcome {
+pub async fn fill(stage: &Stage) -> Outcome {
     let primary = stage.peek("db1");
     primary.execute("CREATE TABLE shop.noise (id INT PRIMARY KEY, bytes LONGBLOB)").await?;
     for id in 0..8 {

@@ -2,39 +2,44 @@
 
 use crate::stage::{Outcome, Setting, Stage, check, is_there, play_with};
 use regent::demo::cluster::Cluster;
-use regent::demo::servers::DatabaseFlavor;
+use regent::demo::servers::{DatabaseFlavor, Installation};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jump_by_a_day_on_mysql() {
-    play(DatabaseFlavor::Mysql).await;
+    play_shifted(DatabaseFlavor::Mysql, async |stage, place| clocks_jump(stage, place).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "scripts/test --all"]
 async fn jump_by_a_day_on_mariadb() {
-    play(DatabaseFlavor::Mariadb).await;
+    play_shifted(DatabaseFlavor::Mariadb, async |stage, place| clocks_jump(stage, place).await)
+        .await;
 }
 
 /// A day in seconds.
 const DAY: i64 = 86_400;
 
-async fn play(flavor: DatabaseFlavor) {
+/// A scenario whose processes can be told another time, with a directory beside it.
+pub async fn play_shifted(
+    flavor: DatabaseFlavor,
+    scenario: impl AsyncFnOnce(&mut Stage, &Path) -> Outcome,
+) {
     let place = tempfile::tempdir().expect("a directory");
     let library = place.path().join("clock.so");
-    if !is_there(compiled(&library)) {
+    if !is_there(compiled(&library)) || !is_there(Installation::find(flavor)) {
         return;
     }
     let mut setting = Setting::new(flavor);
     setting.cluster.environment =
         vec![("LD_PRELOAD", library.into()), ("SHIFTED_CLOCKS", place.path().into())];
-    play_with(setting, async |stage| clocks_jump(stage, place.path()).await).await;
+    play_with(setting, async |stage| scenario(stage, place.path()).await).await;
 }
 
 /// Builds what shifts the clock of processes that it is preloaded into.
-pub fn compiled(library: &Path) -> Result<(), String> {
+fn compiled(library: &Path) -> Result<(), String> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/cluster/clock.c");
     let mut compiler = Command::new("cc");
     let told = compiler.args(["-shared", "-fPIC", "-O1", source, "-o"]).arg(library).output();

@@ -1,6 +1,7 @@
 //! A server that no other is to give its data comes back from a backup, also when that breaks off.
 
 use crate::asking::{Said, Shop};
+use crate::backups::fill;
 use crate::rejoining::{exported, has_table, write_alone};
 use crate::stage::{Outcome, Setting, Stage, check, play_with};
 use regent::demo::servers::accounts::ROOT;
@@ -131,17 +132,6 @@ async fn rejoin(stage: &Stage, place: &Path, server: &str, more: &[&str]) -> Out
     let mut all: Vec<&str> = own.iter().map(String::as_str).collect();
     all.extend(more);
     stage.regent(&all).await
-}
-
-/// More than a pipe holds, in a table that is loaded late.
-async fn fill(stage: &Stage) -> Outcome {
-    let primary = stage.peek("db1");
-    primary.execute("CREATE TABLE shop.noise (id INT PRIMARY KEY, bytes LONGBLOB)").await?;
-    for id in 0..8 {
-        let row = format!("INSERT INTO shop.noise VALUES ({id}, REPEAT('{id}', 500000))");
-        primary.execute(&row).await?;
-    }
-    Ok(())
 }
 
 fn configure(stage: &Stage, place: &Path) -> Outcome {

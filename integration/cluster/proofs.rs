@@ -5,8 +5,8 @@
 //! that a proof is overdue. The server for a proof does not start as long as a file is there.
 
 use crate::asking::Shop;
-use crate::clocks::{compiled, set_ahead};
-use crate::stage::{Outcome, PATIENCE, Setting, Stage, check, is_there, play_with};
+use crate::clocks::{play_shifted, set_ahead};
+use crate::stage::{Outcome, PATIENCE, Stage, check};
 use age::secrecy::ExposeSecret;
 use regent::demo::cluster::Cluster;
 use regent::demo::servers::accounts::ROOT;
@@ -23,36 +23,28 @@ const TAKEN_OVER: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn are_made_by_another_watcher_when_one_dies_on_mysql() {
-    play(DatabaseFlavor::Mysql, async |stage, place| watchers_die(stage, place).await).await;
+    play_shifted(DatabaseFlavor::Mysql, async |stage, place| watchers_die(stage, place).await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "scripts/test --all"]
 async fn are_made_by_another_watcher_when_one_dies_on_mariadb() {
-    play(DatabaseFlavor::Mariadb, async |stage, place| watchers_die(stage, place).await).await;
+    play_shifted(DatabaseFlavor::Mariadb, async |stage, place| watchers_die(stage, place).await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "scripts/test --all"]
 async fn that_fail_are_told_on_mysql() {
-    play(DatabaseFlavor::Mysql, async |stage, place| one_is_damaged(stage, place).await).await;
+    play_shifted(DatabaseFlavor::Mysql, async |stage, place| one_is_damaged(stage, place).await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn that_fail_are_told_on_mariadb() {
-    play(DatabaseFlavor::Mariadb, async |stage, place| one_is_damaged(stage, place).await).await;
-}
-
-async fn play(flavor: DatabaseFlavor, scenario: impl AsyncFnOnce(&mut Stage, &Path) -> Outcome) {
-    let place = tempfile::tempdir().expect("a directory");
-    let library = place.path().join("clock.so");
-    if !is_there(compiled(&library)) || !is_there(Installation::find(flavor)) {
-        return;
-    }
-    let mut setting = Setting::new(flavor);
-    setting.cluster.environment =
-        vec![("LD_PRELOAD", library.into()), ("SHIFTED_CLOCKS", place.path().into())];
-    play_with(setting, async |stage| scenario(stage, place.path()).await).await;
+    play_shifted(DatabaseFlavor::Mariadb, async |stage, place| one_is_damaged(stage, place).await)
+        .await;
 }
 
 /// First the watcher that proves, then the leader.
