@@ -80,6 +80,17 @@ impl Declared {
         panic!("the agent does not listen: {}", agent.said());
     }
 
+    /// Waits until nothing is in the scratch directory but the agent's lock.
+    pub async fn nothing_left(&self) {
+        for _ in 0..200 {
+            if self.left() == ["agent.lock"] {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{:?} is left", self.left());
+    }
+
     /// What is in the scratch directory.
     pub fn left(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.scratch).unwrap();

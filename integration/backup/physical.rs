@@ -36,13 +36,13 @@ async fn a_copy_taken_under_writes_becomes_a_replica(flavor: DatabaseFlavor) {
     declared.backups = format!("      encrypt_to: [ {} ]\n      method: physical", key.to_public());
     declared.configure(&stage);
     with_clone(&stage).await;
-    let agent = declared.start(&stage, None).await;
+    let _agent = declared.start(&stage, None).await;
     let quiet = sum_of(&stage.replica, "noise").await;
 
     let writing = writes(&stage.primary).await;
     let manifest = stage.regent(&["now", "shop", "--all-targets", "--json"]).await.json();
     writing.end().await;
-    assert_eq!(declared.left(), ["agent.lock"], "{}", agent.said());
+    declared.nothing_left().await;
     let method = manifest["method"].as_str().unwrap();
     let (expected, end) = match flavor {
         Mysql => ("physical_clone", ".tar.zst.age"),
@@ -150,7 +150,7 @@ async fn what_is_no_whole_copy_is_no_backup(flavor: DatabaseFlavor) {
         assert!(stage.listed(target).await.is_empty(), "{script}");
         assert_eq!(stage.bucket.everything(), Vec::<String>::new(), "{script}");
         assert_eq!(files_below(&stage.file("folder")), Vec::<String>::new(), "{script}");
-        assert_eq!(declared.left(), ["agent.lock"], "{script}");
+        declared.nothing_left().await;
     }
     instead(&stage, name, &format!("exec {real} \"$@\""));
     assert_eq!(stage.regent(&replica).await.code, 0, "{}", agent.said());
@@ -186,13 +186,7 @@ async fn an_agent_that_is_killed_leaves_no_backup(flavor: DatabaseFlavor) {
     rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
     let waited = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
     ended(&waited.await.unwrap()).refused(1, "stopped on request");
-    for _ in 0..200 {
-        if declared.left() == ["agent.lock"] {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(declared.left(), ["agent.lock"], "{}", agent.said());
+    declared.nothing_left().await;
     assert!(!runs(&programs), "what the agent started goes on");
     assert_eq!(stage.bucket.everything(), Vec::<String>::new());
 

@@ -3,8 +3,9 @@
 use super::machine::Watcher;
 use super::{Output, PeerMessage};
 use crate::clock::Moment;
-use crate::decision::backup::chore::{Chore, Hold, Work, shortened};
+use crate::decision::backup::chore::{Chore, Hold, Work};
 use crate::decision::backup::duty::BEAT;
+use crate::decision::backup::reason::shortened;
 use crate::decision::topology::{ClusterName, WatcherName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -3,14 +3,13 @@
 //! All of it is volatile. A new leader starts with an empty table of reports and can judge only
 //! after fresh reports from a majority; nothing is inherited but the replicated journal.
 
-use super::archiving::Archives;
 use super::backups::Backups;
 use super::charging::Charges;
+use super::comparing::Comparing;
 use super::consensus::ReadReady;
 use super::duty::Duty;
 use super::machine::{Setup, Watcher};
 use super::probing::{News, Table};
-use super::proofs::Proofs;
 use super::{CanaryResult, Output, StepId};
 use crate::clock::{Moment, Now};
 use crate::decision::cluster::{ClusterState, Command, Proposal, State, Writer};
@@ -46,8 +45,8 @@ pub(super) struct Leading {
     /// Of the clusters that have schedules, or had some.
     pub(super) backups: BTreeMap<ClusterName, Backups>,
     pub(super) charges: Charges,
-    pub(super) proofs: Proofs,
-    pub(super) archives: Archives,
+    pub(super) proofs: Comparing,
+    pub(super) archives: Comparing,
     pub(super) sessions: BTreeMap<ProxyName, u64>,
     /// Renewals that no quorum round covers yet: proxy and the time it sent.
     renewals: BTreeMap<ProxyName, Moment>,
@@ -87,6 +86,7 @@ enum Expects {
 impl Leading {
     pub(super) fn begin(term: u64, at: Now, setup: &Setup, state: &State) -> Leading {
         let now = at.moment;
+        let known = (setup, state);
         let duty = |name: &ClusterName| (name.clone(), Duty::new(at, state.clusters.get(name)));
         Leading {
             term,
@@ -96,8 +96,10 @@ impl Leading {
             duties: setup.clusters.keys().map(duty).collect(),
             backups: Backups::of_all(now, setup, state),
             charges: Charges::begin(now, setup),
-            proofs: Proofs::of_all(now, setup, state),
-            archives: Archives::of_all(now, setup, state),
+            proofs: Comparing::begin(now, known, setup.proofs.keys(), |it| it.proofs.is_empty()),
+            archives: Comparing::begin(now, known, setup.archives.keys(), |it| {
+                it.archive.is_empty()
+            }),
             sessions: BTreeMap::new(),
             renewals: BTreeMap::new(),
             rounds: BTreeMap::new(),

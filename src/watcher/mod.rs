@@ -10,6 +10,7 @@ mod archiving;
 mod backups;
 mod charging;
 mod chores;
+mod comparing;
 pub mod consensus;
 mod duty;
 mod leading;

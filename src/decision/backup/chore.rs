@@ -10,6 +10,7 @@ use super::archive::account;
 use super::duty::{SILENT, TRUSTED};
 use super::proofs::Seen;
 use super::proving;
+use super::reason::shortened;
 use crate::clock::{Moment, WallTime};
 use crate::decision::topology::{ClusterName, WatcherName};
 use serde::{Deserialize, Serialize};
@@ -25,9 +26,6 @@ const MOST_TARGETS: usize = 32;
 
 /// One that could not archive is given it again so soon: servers purge their logs.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(60);
-
-/// Characters kept of a text that a watcher tells.
-const MOST_TEXT: usize = 300;
 
 /// A kind of standing work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,11 +98,6 @@ impl Work {
         }
         self
     }
-}
-
-/// As much of a text as is kept.
-pub fn shortened(text: &str) -> String {
-    text.chars().take(MOST_TEXT).collect()
 }
 
 /// A chore as its holder knows it.

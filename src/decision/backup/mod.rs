@@ -18,6 +18,7 @@ pub mod proof;
 pub mod proofs;
 pub mod proving;
 pub mod reached;
+pub mod reason;
 pub mod retention;
 pub mod runs;
 pub mod schedule;

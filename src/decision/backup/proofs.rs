@@ -5,6 +5,7 @@ use super::catalog::{Catalog, Entry};
 use super::names::BackupId;
 use super::proof::Verdict;
 use super::proving::{self, Figures, Unproven};
+use super::reason::shortened;
 use crate::clock::WallTime;
 use crate::decision::cluster::Unknown;
 use crate::decision::topology::ClusterName;
@@ -17,9 +18,6 @@ const MOST_FAILED: usize = 8;
 
 /// Targets of one cluster that are kept account of.
 const MOST_TARGETS: usize = 32;
-
-/// Characters kept of a reason.
-const MOST_REASON: usize = 200;
 
 /// What is wanted of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,10 +103,6 @@ impl Seen {
         self.failed.truncate(MOST_FAILED);
         self.failed.iter_mut().for_each(|failed| failed.why = shortened(&failed.why));
     }
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(MOST_REASON).collect()
 }
 
 /// The account of one cluster, per target.

@@ -5,6 +5,7 @@
 //! after it was given up is told so, and takes away what it uploaded.
 
 use super::names::BackupId;
+use super::reason::shortened;
 use super::schedule::{CLOCKS_DIFFER, Past, Slot, later};
 use crate::clock::WallTime;
 use crate::decision::cluster::Unknown;
@@ -18,9 +19,6 @@ pub const ATTEMPTS: u32 = 5;
 
 /// Ended runs kept per schedule.
 const RUNS_KEPT: usize = 32;
-
-/// Characters kept of a reason.
-const MOST_REASON: usize = 200;
 
 /// All runs of one cluster, per schedule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -321,7 +319,7 @@ impl Runs {
             return Err(Rejected::Busy(open.slot));
         }
         account.is_news(at, slot)?;
-        let why: String = why.chars().take(MOST_REASON).collect();
+        let why = shortened(why);
         let text = format!("backup {schedule} of {slot} was not made: {why}");
         account.close(at, slot, 0, Outcome::Failed { why });
         Ok(Some(("backup_missed", text)))
@@ -336,7 +334,7 @@ impl Runs {
     ) -> Result<Told, Rejected> {
         let account = self.account(attempt)?;
         let run = account.current(attempt)?;
-        let why: String = why.chars().take(MOST_REASON).collect();
+        let why = shortened(why);
         if again && run.failures() + 1 < ATTEMPTS {
             if !matches!(run.state, RunState::Running { .. }) {
                 return Err(Rejected::Outdated);
@@ -356,7 +354,7 @@ impl Runs {
         if !matches!(run.state, RunState::Running { .. }) {
             return Err(Rejected::Outdated);
         }
-        let why: String = why.chars().take(MOST_REASON).collect();
+        let why = shortened(why);
         let text = format!("{attempt} makes way and will be made again: its server {why}");
         run.state = RunState::Waiting { why, since: at, yielded: true };
         Ok(Some(("backup_yielded", text)))

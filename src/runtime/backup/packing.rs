@@ -11,7 +11,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::io::{
+    AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, DuplexStream,
+};
 use tokio_util::compat::{
     FuturesAsyncReadCompatExt, FuturesAsyncWriteCompatExt, TokioAsyncReadCompatExt,
     TokioAsyncWriteCompatExt,
@@ -27,6 +29,9 @@ const READ: usize = 64 << 10;
 const WORKERS: u32 = 2;
 /// What one of them compresses at a time. A few such are in memory; by itself `zstd` takes four times as much.
 const JOB: u32 = 2 << 20;
+
+/// What is passed on at once. The compressor gives 8 KiB at a time, and whoever takes them would be woken for each.
+const PASSED_ON: usize = 256 << 10;
 
 /// What comes after a longer pause than this does not keep back what came before.
 const IDLE: Duration = Duration::from_millis(500);
@@ -106,6 +111,7 @@ pub(super) async fn packing(
     recipients: &[String],
     level: i32,
 ) -> io::Result<Packing> {
+    let into = BufWriter::with_capacity(PASSED_ON, into);
     let level = Level::Precise(level);
     let with = [
         // So that `zstd` itself finds out about damage, wherever it happened.

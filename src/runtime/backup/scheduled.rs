@@ -13,6 +13,7 @@ use crate::config::backups::Backups;
 use crate::config::{ClusterConfig, Config, Security};
 use crate::decision::backup::catalog::Entry;
 use crate::decision::backup::names::BackupId;
+use crate::decision::backup::reason::shortened;
 use crate::decision::backup::runs::Attempt;
 use crate::decision::topology::{ClusterName, ServerName, Timing};
 use crate::watcher::{BackupEnd, BackupNews, BackupOrder, BackupSaid, Input};
@@ -26,9 +27,6 @@ use tracing::{info, warn};
 
 /// Between two words on how far a backup is.
 const SHOWN_EVERY: Duration = Duration::from_secs(1);
-
-/// Characters told of why an attempt failed.
-const MOST_REASON: usize = 300;
 
 /// Where ordered backups are made.
 #[derive(Clone, Debug)]
@@ -145,7 +143,7 @@ impl Work {
             Err(BackupError::Stopped) => return,
             Err(error) => {
                 warn!(cluster = %self.cluster, "{}: {error}", self.attempt);
-                BackupEnd::Failed { why: error.to_string().chars().take(MOST_REASON).collect() }
+                BackupEnd::Failed { why: shortened(&error.to_string()) }
             }
         };
         let said = BackupSaid::Ended(end);

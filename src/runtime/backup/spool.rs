@@ -5,6 +5,7 @@
 //! FOLDER/CLUSTER/ID/TARGET/NUMBER  a part, compressed and encrypted as it will be stored
 //! ```
 
+use super::folder::write_at;
 use super::target::{Piece, TargetError};
 use crate::config::storing::Spool as Declared;
 use crate::decision::backup::manifest::Sha256;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -197,6 +198,6 @@ fn locked(place: &Path) -> io::Result<File> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    write_at(&file, bytes, 0)
 }

@@ -2,6 +2,7 @@
 //! whoever leads, and so that nobody must reach a target to say that the archive is behind.
 
 use crate::clock::WallTime;
+use crate::decision::backup::reason::shortened;
 use crate::decision::cluster::Unknown;
 use crate::decision::topology::{ClusterName, ServerName};
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,6 @@ const FAILING: Duration = Duration::from_secs(30);
 
 /// That all is archived is looked after more often; when it was not for so long, nobody knows.
 const FRESH: Duration = Duration::from_secs(30);
-
-/// Characters kept of a reason.
-const MOST_REASON: usize = 200;
 
 /// What is wanted of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,10 +244,6 @@ impl Account {
 
 fn age(at: WallTime, now: WallTime) -> Duration {
     Duration::from_millis(now.0.saturating_sub(at.0))
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(MOST_REASON).collect()
 }
 
 /// The archive of a cluster as people see it.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -70,8 +70,10 @@ pub enum AgentError {
 struct Service {
     beside: Beside,
     token: Secret,
-    /// Whoever takes a copy holds it.
+    /// Whoever takes a copy holds it, until all of it is sent.
     place: Arc<Semaphore>,
+    /// Held until nothing of a copy is left here either.
+    scratch: Mutex<()>,
     sent: Arc<AtomicU64>,
     copies: TaskTracker,
     stop: CancellationToken,
@@ -91,6 +93,7 @@ pub async fn serve(config: &Config, name: &str, stop: CancellationToken) -> Resu
         beside,
         token: agent.token,
         place: Arc::new(Semaphore::new(1)),
+        scratch: Mutex::default(),
         sent: Arc::default(),
         copies: TaskTracker::new(),
         stop: stop.clone(),
@@ -213,10 +216,7 @@ async fn copy(State(service): State<Arc<Service>>) -> Response {
     };
     let (frames, taken) = mpsc::channel::<Bytes>(WAITING);
     let working = service.clone();
-    service.copies.spawn(async move {
-        work(&working, frames).await;
-        drop(place);
-    });
+    service.copies.spawn(async move { work(&working, place, frames).await });
     let frames = stream::unfold(taken, |mut taken: mpsc::Receiver<Bytes>| async move {
         let frame = taken.recv().await?;
         Some((Ok::<_, io::Error>(frame), taken))
@@ -225,10 +225,12 @@ async fn copy(State(service): State<Arc<Service>>) -> Response {
     (kind, Body::from_stream(frames)).into_response()
 }
 
-/// Takes a copy, and leaves nothing of it here, whatever comes of it.
-async fn work(service: &Service, frames: mpsc::Sender<Bytes>) {
+/// Takes a copy, and leaves nothing of it here, whatever comes of it. Nobody waits for that but who wants the next
+/// copy at once.
+async fn work(service: &Service, place: OwnedSemaphorePermit, frames: mpsc::Sender<Bytes>) {
     let beside = &service.beside;
     let breath = Sending::breathe(frames.clone());
+    let _held = service.scratch.lock().await;
     beside.tidy().await;
     let mut sending = Sending::new(frames.clone(), service.sent.clone());
     let copied = tokio::select! {
@@ -239,7 +241,6 @@ async fn work(service: &Service, frames: mpsc::Sender<Bytes>) {
         }
         copied = beside.copy(&mut sending) => copied,
     };
-    beside.tidy().await;
     breath.end().await;
     let server = &beside.server.name;
     let last = match copied {
@@ -253,5 +254,9 @@ async fn work(service: &Service, frames: mpsc::Sender<Bytes>) {
             frames::failed(&error.to_string())
         }
     };
+    // Who hears of the end may ask again.
+    drop(place);
     let _ = tokio::time::timeout(LAST_FRAME, sending.send(last)).await;
+    drop((frames, sending));
+    beside.tidy().await;
 }
