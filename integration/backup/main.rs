@@ -40,6 +40,7 @@ mod physical;
 mod proofs;
 mod restores;
 mod resuming;
+mod scheduled;
 mod small;
 mod stage;
 mod targets;

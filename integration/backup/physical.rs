@@ -2,23 +2,19 @@
 
 use crate::beside::{Declared, TOKEN, certificates, instead};
 use crate::bucket::files_below;
+use crate::scheduled::Maker;
 use crate::stage::{Mariadb, Mysql, Stage, asked, ended, sums};
 use mysql_async::prelude::Queryable;
-use regent::clock::{Clock, WallTime};
 use regent::config::Config;
-use regent::decision::backup::runs::Attempt;
-use regent::decision::backup::schedule::Slot;
 use regent::decision::topology::ServerName;
 use regent::demo::lab::Volume;
 use regent::demo::servers::{DatabaseFlavor, Server};
-use regent::runtime::backup::scheduled::Makers;
-use regent::watcher::{BackupEnd, BackupNews, BackupOrder, BackupSaid, Input};
+use regent::watcher::BackupEnd;
 use serde_json::Value;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 both! {
     a_copy_taken_under_writes_becomes_a_replica
@@ -217,19 +213,7 @@ async fn a_scheduled_run_takes_a_copy(flavor: DatabaseFlavor) {
     let config = Config::load(&stage.file("regent.yaml")).unwrap().config;
     let wish = config.schedules().into_values().flatten().next().unwrap().wish;
     assert_eq!(wish.only, Some([ServerName::from("db2")].into()));
-    let (inbox, mut news) = tokio::sync::mpsc::channel(100);
-    let makers = Makers::new(&config, Clock::start(), &inbox, &CancellationToken::new());
-    let slot = Slot(WallTime(1_795_365_900_000));
-    let attempt = Attempt { schedule: "nightly".into(), slot, number: 1 };
-    let (cluster, server) = ("shop".into(), "db2".into());
-    makers.carry_out(BackupOrder::Make { cluster, attempt, server });
-    let end = loop {
-        let said = tokio::time::timeout(Duration::from_secs(60), news.recv()).await;
-        let said = said.expect("it ends").expect("it is told");
-        if let Input::Backup(BackupNews { said: BackupSaid::Ended(end), .. }) = said {
-            break end;
-        }
-    };
+    let end = Maker::of(&config).make(1).await;
     let BackupEnd::Made { backup, .. } = end else { panic!("{end:?}: {}", agent.said()) };
     assert_eq!(stage.listed("local").await, [backup.as_str()]);
     let order = ["show", "shop", backup.as_str(), "--target", "local", "--json"];

@@ -2,13 +2,13 @@
 //! moment that is restored from it.
 
 use crate::asking::Shop;
+use crate::held;
 use crate::stage::{Outcome, PATIENCE, Stage, check};
 use mysql_async::prelude::Queryable;
 use regent::demo::ports::free_ports;
-use regent::demo::servers::accounts::ROOT;
 use regent::demo::servers::{Installation, Server, ServerOptions, ServerSet};
+use rustix::process::Signal;
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,8 +43,12 @@ async fn a_table_is_undropped_whoever_died(stage: &mut Stage) -> Outcome {
     stage.failed_over(&killed).await?;
     stage.writes_go_on().await?;
     stage.cluster.kill_node(&first);
-    working(stage, |shop| holder(shop) != first).await?;
+    let hung = holder(&working(stage, |shop| holder(shop) != first).await?);
     stage.cluster.start_node(&first)?;
+    // It comes to itself when somebody else archives, in the middle of what it did.
+    stage.cluster.signal_node(&hung, Signal::STOP)?;
+    working(stage, |shop| holder(shop) != hung).await?;
+    stage.cluster.signal_node(&hung, Signal::CONT)?;
     stage.bring_back(&killed).await?;
     stage.writes_go_on().await?;
     stage.stop_writer().await;
@@ -118,9 +122,6 @@ async fn is_whole(stage: &Stage) -> Outcome {
 }
 
 fn configure(stage: &Stage, place: &Path) -> Outcome {
-    let password = place.join("root");
-    std::fs::write(&password, ROOT.password)?;
-    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600))?;
     let installation = Installation::find(stage.flavor())?;
     let names = match stage.is_mysql() {
         true => [("mysqldump", "mysqldump"), ("mysql", "mysql"), ("mysqlbinlog", "mysqlbinlog")],
@@ -132,20 +133,13 @@ fn configure(stage: &Stage, place: &Path) -> Outcome {
     };
     let tools =
         names.map(|(field, name)| format!("{field}: {}", installation.program(name).display()));
-    let section = format!(
-        "    backups:
-      targets: [ {{ name: local, folder: {} }} ]
-      account: {{ user: {}, password_file: {} }}
-      tools: {{ {} }}
+    let more = format!(
+        "      tools: {{ {} }}
       binlogs: {{ archive_to: local, segment_size: 1MiB, segment_age: 1s, alert_after: 1m }}
 ",
-        place.join("folder").display(),
-        ROOT.user,
-        password.display(),
         tools.join(", ")
     );
-    let path = &stage.cluster.configuration;
-    Ok(std::fs::write(path, std::fs::read_to_string(path)? + &section)?)
+    held::configure(stage, place, &more)
 }
 
 fn chore(shop: &Shop) -> Option<&Value> {

@@ -5,13 +5,12 @@
 
 use crate::asking::Shop;
 use crate::clocks::{play_shifted, set_ahead};
+use crate::held::{self, Held};
 use crate::stage::{Outcome, PATIENCE, Stage, check};
 use regent::demo::cluster::Cluster;
-use regent::demo::servers::accounts::ROOT;
 use regent::demo::servers::{DatabaseFlavor, Installation};
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// An attempt that fails is made again a minute later.
@@ -56,7 +55,7 @@ async fn its_watcher_dies(stage: &mut Stage, place: &Path) -> Outcome {
     let shop = running(stage, 2).await?;
     check(run(&shop)["slot"] == slot, || format!("another slot than {slot}: {}", run(&shop)))?;
     check(run(&shop)["watcher"] != maker.as_str(), || format!("{maker} makes it again"))?;
-    std::fs::remove_file(place.join("hold"))?;
+    Held(place).release()?;
     stage.cluster.start_node(&maker)?;
     made(stage, &slot).await?;
     stage.whole().await?;
@@ -83,7 +82,7 @@ async fn it_makes_way(stage: &mut Stage, place: &Path) -> Outcome {
     half_way(stage, place).await?;
     stage.server(&source).kill9();
     stage.failed_over(&source).await?;
-    std::fs::remove_file(place.join("hold"))?;
+    Held(place).release()?;
     made(stage, &slot).await?;
     stage.bring_back(&source).await?;
     stage.judge().await
@@ -92,7 +91,7 @@ async fn it_makes_way(stage: &mut Stage, place: &Path) -> Outcome {
 /// Everything runs, and the schedule comes soon.
 async fn begin(stage: &mut Stage, place: &Path) -> Outcome {
     fill(stage).await?;
-    std::fs::write(place.join("hold"), "")?;
+    Held(place).hold()?;
     configure(stage, place)?;
     stage.begin().await?;
     let declared = |shop: &Shop| shop.view["backups"][0]["next"].is_u64();
@@ -117,48 +116,21 @@ pub async fn fill(stage: &Stage) -> Outcome {
 }
 
 fn configure(stage: &Stage, place: &Path) -> Outcome {
-    let password = place.join("root");
-    std::fs::write(&password, ROOT.password)?;
-    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600))?;
     let (field, program) = match stage.flavor() {
         DatabaseFlavor::Mysql => ("mysqldump", "mysqldump"),
         DatabaseFlavor::Mariadb => ("mariadb_dump", "mariadb-dump"),
     };
-    let real = Installation::find(stage.flavor())?.program(program);
-    let dump = slow(place, &real)?;
-    let (folder, dump) = (place.join("folder"), dump.display());
-    let section = format!(
-        "    backups:
-      targets: [ {{ name: local, folder: {} }} ]
-      account: {{ user: {}, password_file: {} }}
-      tools: {{ {field}: {dump} }}
+    let (real, dump) = (Installation::find(stage.flavor())?.program(program), place.join("dump"));
+    let script = "set -o pipefail; \"$real\" \"$@\" | { head -c 100000; wait_here; cat; }";
+    Held(place).instead_of(&real, &dump, script)?;
+    let more = format!(
+        "      tools: {{ {field}: {} }}
       schedules: [ {{ name: often, cron: '*/10 * * * *' }} ]
       keep: {{ last: 50 }}
 ",
-        folder.display(),
-        ROOT.user,
-        password.display()
+        dump.display()
     );
-    let path = &stage.cluster.configuration;
-    Ok(std::fs::write(path, std::fs::read_to_string(path)? + &section)?)
-}
-
-/// The dump program, which waits in the middle while it is held.
-fn slow(place: &Path, real: &Path) -> Outcome<PathBuf> {
-    let path = place.join("dump");
-    let text = format!(
-        "#!/bin/bash
-case \"$*\" in *--version*) exec {real} \"$@\" ;; esac
-set -o pipefail
-{real} \"$@\" | {{ head -c 100000; touch {begun}; while [ -e {hold} ]; do sleep 0.05; done; cat; }}
-",
-        real = real.display(),
-        begun = place.join("begun").display(),
-        hold = place.join("hold").display()
-    );
-    std::fs::write(&path, text)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+    held::configure(stage, place, &more)
 }
 
 /// Waits until that attempt, or a later one, has begun to read.
@@ -172,9 +144,7 @@ async fn running(stage: &Stage, attempt: u64) -> Outcome<Shop> {
 
 /// Waits until the dump is in the middle of its output.
 async fn half_way(stage: &Stage, place: &Path) -> Outcome {
-    let begun = place.join("begun");
-    let look = async |_: &Stage| std::fs::remove_file(&begun).ok();
-    stage.until("the dump has begun", PATIENCE, look).await
+    Held(place).reached(stage, "the dump has begun", PATIENCE).await
 }
 
 fn run(shop: &Shop) -> &Value {

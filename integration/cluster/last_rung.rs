@@ -2,12 +2,12 @@
 
 use crate::asking::{Said, Shop};
 use crate::backups::fill;
+use crate::held::{self, Held};
 use crate::rejoining::{exported, has_table, write_alone};
 use crate::stage::{Outcome, Setting, Stage, check, play_with};
 use regent::demo::servers::accounts::ROOT;
 use regent::demo::servers::{DatabaseFlavor, Installation};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -57,19 +57,17 @@ async fn it_comes_back(stage: &mut Stage, place: &Path) -> Outcome {
     check(has_table(stage, &replica, "mine").await?, || "a dry run did something".to_owned())?;
 
     // The command dies half-way.
-    std::fs::write(place.join("hold"), "")?;
+    Held(place).hold()?;
     let mut command = command(stage, place, &replica, &["--yes"]);
     let said = place.join("said");
     let stderr = std::fs::File::create(&said)?;
     let mut child = command.stdout(Stdio::null()).stderr(stderr).spawn()?;
-    let begun = place.join("begun");
-    let look = async |_: &Stage| std::fs::remove_file(&begun).ok();
-    let loading = stage.until("the backup is being loaded", LOADING, look).await;
+    let loading = Held(place).reached(stage, "the backup is being loaded", LOADING).await;
     loading.map_err(|error| {
         format!("{error}: {}", std::fs::read_to_string(&said).unwrap_or_default())
     })?;
     child.kill().await?;
-    std::fs::remove_file(place.join("hold"))?;
+    Held(place).release()?;
     let text = exported(stage, &replica, seen).await?;
     check(text.contains(&format!("'only on {replica}'")), || text)?;
     let left = |shop: &Shop| shop.health(&replica) == "maintenance";
@@ -135,43 +133,18 @@ async fn rejoin(stage: &Stage, place: &Path, server: &str, more: &[&str]) -> Out
 }
 
 fn configure(stage: &Stage, place: &Path) -> Outcome {
-    let password = place.join("root");
-    std::fs::write(&password, ROOT.password)?;
-    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600))?;
     let (field, program, dump, dumps) = match stage.flavor() {
         DatabaseFlavor::Mysql => ("mysql", "mysql", "mysqldump", "mysqldump"),
         DatabaseFlavor::Mariadb => ("mariadb", "mariadb", "mariadb_dump", "mariadb-dump"),
     };
-    let installation = Installation::find(stage.flavor())?;
-    let client = slow(place, &installation.program(program))?;
-    let section = format!(
-        "    backups:
-      targets: [ {{ name: local, folder: {} }} ]
-      account: {{ user: {}, password_file: {} }}
-      tools: {{ {field}: {}, {dump}: {} }}
-",
-        place.join("folder").display(),
-        ROOT.user,
-        password.display(),
-        client.display(),
-        installation.program(dumps).display()
-    );
-    let path = &stage.cluster.configuration;
-    Ok(std::fs::write(path, std::fs::read_to_string(path)? + &section)?)
-}
-
-/// The client program, which waits in the middle while it is held.
-fn slow(place: &Path, real: &Path) -> Outcome<PathBuf> {
-    let path = place.join("client");
-    let text = format!(
-        "#!/bin/bash
-{{ head -c 1500000; touch {begun}; while [ -e {hold} ]; do sleep 0.05; done; cat; }} | exec {real} \"$@\"
-",
-        real = real.display(),
-        begun = place.join("begun").display(),
-        hold = place.join("hold").display()
-    );
-    std::fs::write(&path, text)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+    let (installation, client) = (Installation::find(stage.flavor())?, place.join("client"));
+    let script = "{ head -c 1500000; wait_here; cat; } | exec \"$real\" \"$@\"";
+    Held(place).instead_of(&installation.program(program), &client, script)?;
+    let dumps = installation.program(dumps);
+    let (client, dumps) = (client.display(), dumps.display());
+    held::configure(
+        stage,
+        place,
+        &format!("      tools: {{ {field}: {client}, {dump}: {dumps} }}\n"),
+    )
 }

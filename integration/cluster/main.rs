@@ -6,6 +6,7 @@
 //! each log, and keeps its directory.
 
 mod asking;
+mod held;
 mod stage;
 
 mod adoption;

@@ -6,13 +6,13 @@
 
 use crate::asking::Shop;
 use crate::clocks::{play_shifted, set_ahead};
+use crate::held::{self, Held, private};
 use crate::stage::{Outcome, PATIENCE, Stage, check};
 use age::secrecy::ExposeSecret;
 use regent::demo::cluster::Cluster;
-use regent::demo::servers::accounts::ROOT;
 use regent::demo::servers::{DatabaseFlavor, Installation};
 use serde_json::Value;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ async fn that_fail_are_told_on_mariadb() {
 
 /// First the watcher that proves, then the leader.
 async fn watchers_die(stage: &mut Stage, place: &Path) -> Outcome {
-    hold(place)?;
+    Held(place).hold()?;
     begin(stage, place).await?;
     let shop = proving(stage, place, |_| true).await?;
     let first = holder(&shop);
@@ -71,7 +71,7 @@ async fn watchers_die(stage: &mut Stage, place: &Path) -> Outcome {
     let kept = holder(&shop) == second && chore(&shop)["since"] == since;
     check(kept, || format!("{second} did not go on since {since}: {}", chore(&shop)))?;
 
-    release(place)?;
+    Held(place).release()?;
     proven(stage).await?;
     check(told(stage, "backup_proven").await? == 1, || "it was told again".to_owned())?;
     let left = std::fs::read_dir(place.join("proofs"))?.count();
@@ -88,13 +88,13 @@ async fn one_is_damaged(stage: &mut Stage, place: &Path) -> Outcome {
     begin(stage, place).await?;
     alarmed(stage).await?;
     let first = proven(stage).await?;
-    hold(place)?;
+    Held(place).hold()?;
     come_soon(stage, place, 2 * HOUR + 600)?;
     let shop = proving(stage, place, |it| !chore(it)["doing"].to_string().contains(&first)).await?;
     let doing = chore(&shop)["doing"].as_str().unwrap_or_default().to_owned();
     let second = doing.split(' ').nth(1).unwrap_or_default().to_owned();
     damage(&place.join("folder"), &second)?;
-    release(place)?;
+    Held(place).release()?;
     let failed = until(stage, "it is told as failed", |it| {
         proofs(it)["failed"][0]["backup"] == second.as_str()
     });
@@ -131,34 +131,23 @@ fn come_soon(stage: &Stage, place: &Path, ahead: i64) -> Outcome {
 }
 
 fn configure(stage: &Stage, place: &Path) -> Outcome {
-    let password = place.join("root");
-    std::fs::write(&password, ROOT.password)?;
-    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600))?;
     let proofs = place.join("proofs");
     std::fs::create_dir(&proofs)?;
     let server = slow(stage, place)?;
     let (key, pair) = (place.join("key"), age::x25519::Identity::generate());
-    std::fs::write(&key, pair.to_string().expose_secret())?;
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
-    let section = format!(
-        "    backups:
-      targets: [ {{ name: local, folder: {} }} ]
-      account: {{ user: {}, password_file: {} }}
-      schedules: [ {{ name: often, cron: '*/10 * * * *' }} ]
+    private(&key, pair.to_string().expose_secret())?;
+    let more = format!(
+        "      schedules: [ {{ name: often, cron: '*/10 * * * *' }} ]
       encrypt_to: [ {} ]
       keep: {{ last: 50 }}
       verify: {{ server: {}, directory: {}, identity: {}, every: 1h, alert_after: 1h }}
 ",
-        place.join("folder").display(),
-        ROOT.user,
-        password.display(),
         pair.to_public(),
         server.display(),
         proofs.display(),
         key.display(),
     );
-    let path = &stage.cluster.configuration;
-    Ok(std::fs::write(path, std::fs::read_to_string(path)? + &section)?)
+    held::configure(stage, place, &more)
 }
 
 /// The server program, which does not start while it is held. What lies beside it is looked for there.
@@ -175,29 +164,8 @@ fn slow(stage: &Stage, place: &Path) -> Outcome<PathBuf> {
         symlink(base.join(folder), beside.join(folder))?;
     }
     let path = beside.join("bin").join(name);
-    let text = format!(
-        "#!/bin/bash
-case \"$*\" in *--version*) exec {real} \"$@\" ;; esac
-touch {begun}
-while [ -e {hold} ]; do sleep 0.05; done
-exec {real} \"$@\"
-",
-        real = real.display(),
-        begun = place.join("begun").display(),
-        hold = place.join("hold").display()
-    );
-    std::fs::write(&path, text)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Held(place).instead_of(&real, &path, "wait_here; exec \"$real\" \"$@\"")?;
     Ok(path)
-}
-
-fn hold(place: &Path) -> Outcome {
-    let _ = std::fs::remove_file(place.join("begun"));
-    Ok(std::fs::write(place.join("hold"), "")?)
-}
-
-fn release(place: &Path) -> Outcome {
-    Ok(std::fs::remove_file(place.join("hold"))?)
 }
 
 /// Changes a byte in the middle of a backup's data.
@@ -216,9 +184,7 @@ fn damage(folder: &Path, id: &str) -> Outcome {
 async fn proving(stage: &Stage, place: &Path, fits: impl Fn(&Shop) -> bool) -> Outcome<Shop> {
     let at_it = |shop: &Shop| chore(shop)["doing"].as_str().is_some_and(|it| !it.is_empty());
     let shop = until(stage, "a proof is made", |shop| at_it(shop) && fits(shop)).await?;
-    let begun = place.join("begun");
-    let look = async |_: &Stage| std::fs::remove_file(&begun).ok();
-    stage.until("its server is about to start", PATIENCE, look).await?;
+    Held(place).reached(stage, "its server is about to start", PATIENCE).await?;
     Ok(shop)
 }
 

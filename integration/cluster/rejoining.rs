@@ -28,15 +28,9 @@ pub async fn write_alone(stage: &Stage, name: &str, table: &str) -> Outcome {
     Ok(session.disconnect().await?)
 }
 
-/// The text of the newest export of a server, as an event names its file.
+/// The text of the newest export of a server, once an event names its file.
 pub async fn exported(stage: &Stage, name: &str, after: u64) -> Outcome<String> {
-    let events = stage.watchers.events().await;
-    let about = format!("{name}: ");
-    let found = events
-        .iter()
-        .rev()
-        .find(|(seq, kind, text)| *seq > after && kind == "exported" && text.starts_with(&about));
-    let (_, _, text) = found.ok_or(format!("nothing was exported of {name}"))?;
+    let text = stage.until_exported(name, after).await?;
     let path = text.split(" in ").last().and_then(|rest| rest.split(" on watcher").next());
     Ok(std::fs::read_to_string(path.ok_or("the event names no file")?)?)
 }
@@ -62,7 +56,6 @@ async fn a_former_primary_with_rows_of_its_own(stage: &mut Stage) -> Outcome {
     write_alone(stage, &killed, "mine").await?;
     stage.cluster.start_node("w1")?;
     stage.cluster.start_node("w2")?;
-    stage.until_exported(&killed, seen).await?;
     let text = exported(stage, &killed, seen).await?;
     for part in ["CREATE TABLE shop.mine", &format!("'only on {killed}'"), "-- GTID "] {
         check(text.contains(part), || format!("{part} is not in\n{text}"))?;
@@ -87,7 +80,6 @@ async fn a_replica_writes_by_itself(stage: &mut Stage) -> Outcome {
     let replica = stage.others(&primary)[0].clone();
     let seen = stage.watchers.latest_event().await;
     write_alone(stage, &replica, "mine").await?;
-    stage.until_exported(&replica, seen).await?;
     let text = exported(stage, &replica, seen).await?;
     check(text.contains(&format!("'only on {replica}'")), || text)?;
     stage.whole().await?;

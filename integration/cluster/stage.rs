@@ -332,15 +332,15 @@ impl Stage {
         Ok(events.iter().any(|(_, kind, text)| kind == "step_done" && text.contains(&about)))
     }
 
-    /// Waits until what a server alone held was written down.
-    pub async fn until_exported(&self, name: &str, after: u64) -> Outcome {
+    /// Waits until what a server alone held was written down; what the newest such event says.
+    pub async fn until_exported(&self, name: &str, after: u64) -> Outcome<String> {
         let about = format!("{name}: ");
         let told = async |stage: &Stage| {
             let events = stage.watchers.events().await;
-            let found = events.iter().any(|(seq, kind, text)| {
+            let found = events.into_iter().rev().find(|(seq, kind, text)| {
                 *seq > after && kind == "exported" && text.starts_with(&about)
             });
-            found.then_some(())
+            found.map(|(_, _, text)| text)
         };
         self.until(&format!("what {name} alone held is written down"), PATIENCE, told).await
     }

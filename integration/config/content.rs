@@ -47,7 +47,7 @@ const BACKUPS: &str = "    backups:
       targets: [ { name: near, folder: a }, { name: far, folder: b } ]
       schedules:
         - { name: nightly, cron: 30 2 * * *, time_zone: Europe/Berlin, jitter: 5m, from: [ db3, paris ] }
-        - { name: weekly, cron: '@weekly', target: far, window: 1h, timeout: 2h, primary: last_resort, max_lag: 1m }
+        - { name: weekly, cron: '@weekly', targets: [ far, near ], window: 1h, timeout: 2h, primary: last_resort, max_lag: 1m }
       keep: { last: 3, months: 2, time_zone: Europe/Berlin }
       verify: { every: 24h, alert_after: 26h }
       binlogs: { archive_to: far, alert_after: 25m }
@@ -70,8 +70,8 @@ fn schedules_arrive_and_are_part_of_the_fingerprint() {
     assert_eq!(weekly.schedule.timeout, Duration::from_secs(7_200));
     assert!(weekly.wish.primary && weekly.wish.max_lag == Duration::from_secs(60));
     let backups = config.clusters[0].backups.as_ref().unwrap();
-    let targets: Vec<_> = backups.schedules.iter().map(|it| it.target.as_str()).collect();
-    assert_eq!(targets, ["near", "far"]);
+    let targets: Vec<_> = backups.schedules.iter().map(|it| it.targets.join("+")).collect();
+    assert_eq!(targets, ["near", "far+near"]);
     let keep = backups.keep.as_ref().unwrap();
     assert_eq!((keep.last, keep.days, keep.weeks, keep.months), (3, 0, 0, 2));
     let wanted = &config.proofs()[&"shop".into()];
@@ -83,7 +83,7 @@ fn schedules_arrive_and_are_part_of_the_fingerprint() {
     let changes = [
         ("30 2", "31 2"),
         ("5m", "6m"),
-        ("target: far", "target: near"),
+        ("targets: [ far, near ]", "target: far"),
         ("last: 3", "last: 4"),
         ("every: 24h", "every: 23h"),
         ("every: 24h", "cron: 0 4 * * *"),

@@ -94,7 +94,12 @@ impl World {
             self.tally.count("backup", "stored in vain");
             return self.fail_watcher(watcher);
         }
-        self.tell_backup(watcher, life, attempt, BackupEnd::Made { backup, bytes: 1 });
+        self.tell_backup(
+            watcher,
+            life,
+            attempt,
+            BackupEnd::Made { backup, bytes: 1, lacking: Vec::new() },
+        );
     }
 
     fn tell_backup(&mut self, watcher: usize, life: u32, attempt: Attempt, end: BackupEnd) {

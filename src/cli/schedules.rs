@@ -65,7 +65,7 @@ fn so_far(run: &RunView) -> String {
         text.push_str(&format!(", {} in the spool", amount(run.spooled_bytes)));
     }
     if !run.trouble.is_empty() {
-        text.push_str(&format!("; the target {}", run.trouble));
+        text.push_str(&format!("; target {}", run.trouble));
     }
     text
 }
@@ -73,7 +73,11 @@ fn so_far(run: &RunView) -> String {
 fn ended(ended: &EndedView) -> String {
     match &ended.backup {
         Some(backup) => {
-            format!("that of {} made {backup}, {}", ended.slot, amount(ended.bytes))
+            let text = format!("that of {} made {backup}, {}", ended.slot, amount(ended.bytes));
+            match ended.lacking.as_slice() {
+                [] => text,
+                lacking => format!("{text}, which is not at {}", lacking.join("; ")),
+            }
         }
         None => format!("that of {} failed: {}", ended.slot, ended.why),
     }

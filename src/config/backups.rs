@@ -59,7 +59,7 @@ impl Backups {
     /// The targets whose backups are proven: those that schedules write to, or else the one that is used where
     /// none is named.
     pub fn proven_targets(&self) -> Vec<String> {
-        let scheduled = self.schedules.iter().map(|it| &it.target);
+        let scheduled = self.schedules.iter().flat_map(|it| &it.targets);
         let first = self.targets.first().filter(|_| self.schedules.is_empty()).map(|it| &it.name);
         let all: BTreeSet<&String> = scheduled.chain(first).collect();
         all.into_iter().cloned().collect()

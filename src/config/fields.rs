@@ -127,6 +127,7 @@ pub const SCHEDULE: Shape = shape(
         "window",
         "timeout",
         "target",
+        "targets",
         "from",
         "primary",
         "max_lag",

@@ -26,8 +26,8 @@ const MOST_RECOVERY: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 pub struct Scheduled {
     /// When, and from where.
     pub declared: Declared,
-    /// The target they go to.
-    pub target: String,
+    /// The targets they go to, one or more, each whole.
+    pub targets: Vec<String>,
 }
 
 /// Reads all schedules; `servers` are all of the cluster, if they could be read.
@@ -80,17 +80,14 @@ fn scheduled(
     let jitter = span(reading, &section, "jitter", Duration::ZERO..=DAY / 2);
     let window = span(reading, &section, "window", MINUTE..=DAY * 32);
     let timeout = span(reading, &section, "timeout", MINUTE..=DAY * 7);
-    let target = match reading.optional(&section, "target") {
-        Some(field) => target(reading, &field, targets),
-        None => targets.first().map(|first| first.name.clone()),
-    };
+    let targets = written_to(reading, &section, targets);
     let wish = wish(reading, &section, servers);
     let mut schedule = schedule?;
     schedule.jitter = jitter.unwrap_or(schedule.jitter);
     schedule.window = window;
     schedule.timeout = timeout.unwrap_or(schedule.timeout);
     let declared = Declared { name: ScheduleName(name?), schedule, wish };
-    Some(Scheduled { declared, target: target? })
+    Some(Scheduled { declared, targets: targets? })
 }
 
 fn span(
@@ -119,6 +116,41 @@ fn zone(reading: &mut Reading<'_>, section: &Section<'_>) -> Option<TimeZone> {
         reading.wrong(&field, what);
     }
     found
+}
+
+/// The targets that `target` or `targets` names, or the first one there is.
+fn written_to(
+    reading: &mut Reading<'_>,
+    section: &Section<'_>,
+    targets: &[Target],
+) -> Option<Vec<String>> {
+    let one = reading.optional(section, "target");
+    let Some(field) = reading.optional(section, "targets") else {
+        let named = match one {
+            Some(field) => target(reading, &field, targets),
+            None => targets.first().map(|first| first.name.clone()),
+        };
+        return named.map(|name| vec![name]);
+    };
+    if one.is_some() {
+        let what = "target says already where they go; write one of both";
+        reading.wrong(&field, what.to_owned());
+        return None;
+    }
+    let items = reading.list(&field);
+    if items.is_empty() {
+        reading.wrong(&field, "names no target; name one, or remove the line".to_owned());
+    }
+    let mut named = Vec::new();
+    for item in &items {
+        let name = target(reading, item, targets)?;
+        if named.contains(&name) {
+            let what = format!("{} is there already; name each target once", item.shown());
+            reading.wrong(item, what);
+        }
+        named.push(name);
+    }
+    Some(named)
 }
 
 /// The target of that name.
@@ -206,7 +238,7 @@ pub(super) fn told(backups: &Backups) -> Vec<String> {
     let schedule = |it: &Scheduled| {
         let Declared { name, schedule, wish } = &it.declared;
         let times = (schedule.jitter, schedule.window, schedule.timeout);
-        format!("{name} {schedule} {times:?} {wish:?} {}", it.target)
+        format!("{name} {schedule} {times:?} {wish:?} {}", it.targets.join(" "))
     };
     let keep = backups.keep.iter().map(|keep| {
         let Retention { last, days, weeks, months, recovery, zone } = keep;

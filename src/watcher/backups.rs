@@ -256,8 +256,11 @@ fn tried(
 
 fn recorded(attempt: Attempt, end: BackupEnd) -> Change {
     match end {
-        BackupEnd::Made { backup, bytes } | BackupEnd::Found { backup, bytes } => {
-            Change::Finish { attempt, backup, bytes }
+        BackupEnd::Made { backup, bytes, lacking } => {
+            Change::Finish { attempt, backup, bytes, lacking }
+        }
+        BackupEnd::Found { backup, bytes } => {
+            Change::Finish { attempt, backup, bytes, lacking: Vec::new() }
         }
         BackupEnd::Failed { why } => Change::Fail { attempt, why, again: true },
     }

@@ -83,8 +83,11 @@ pub enum BackupEnd {
     Made {
         /// Which.
         backup: BackupId,
-        /// How many bytes it has at its target.
+        /// How many bytes it has at each target.
         bytes: u64,
+        /// The targets that do not have it, each with why. Older versions tell of none.
+        #[serde(default)]
+        lacking: Vec<String>,
     },
     /// An earlier attempt of the same run had made one.
     Found {

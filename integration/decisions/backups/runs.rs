@@ -28,7 +28,7 @@ fn begin(slot: u64, number: u32, watcher: &str) -> Change {
 
 fn finish(slot: u64, number: u32) -> Change {
     let backup = id(&format!("{slot}-{number}"));
-    Change::Finish { attempt: attempt(slot, number), backup, bytes: 9 }
+    Change::Finish { attempt: attempt(slot, number), backup, bytes: 9, lacking: Vec::new() }
 }
 
 fn fail(slot: u64, number: u32, again: bool) -> Change {
@@ -67,8 +67,22 @@ fn a_run_goes_from_beginning_to_end() {
     assert!(told.1.ends_with("attempt 1: made 100-1"), "{}", told.1);
     let account = account(&runs);
     assert_eq!(account.open, None);
-    let done = Outcome::Done { backup: id("100-1"), bytes: 9 };
+    let done = Outcome::Done { backup: id("100-1"), bytes: 9, lacking: Vec::new() };
     assert_eq!(account.ended[0].outcome, done);
+}
+
+#[test]
+fn people_are_told_which_targets_lack_a_backup() {
+    let mut runs = declared();
+    runs.apply(WallTime(5), &begin(100, 1, "paris")).unwrap();
+    let mut finish = finish(100, 1);
+    let Change::Finish { lacking, .. } = &mut finish else { unreachable!() };
+    *lacking = vec!["far: it is full".to_owned(), "x".repeat(1_000)];
+    let (kind, text) = runs.apply(WallTime(7), &finish).unwrap().unwrap();
+    assert_eq!(kind, "backup_lacking");
+    assert!(text.contains("made 100-1, which is not at far: it is full; xxx"), "{text}");
+    let Outcome::Done { lacking, .. } = &account(&runs).ended[0].outcome else { panic!() };
+    assert_eq!((lacking.len(), lacking[1].len()), (2, 200));
 }
 
 #[test]

@@ -17,6 +17,9 @@ use std::fmt;
 /// Attempts of one run that may fail; the next slot is another chance. What yields does not fail.
 pub const ATTEMPTS: u32 = 5;
 
+/// Targets without a backup that are kept account of.
+const MOST_LACKING: usize = 8;
+
 /// Ended runs kept per schedule.
 const RUNS_KEPT: usize = 32;
 
@@ -126,9 +129,12 @@ pub enum Outcome {
     Done {
         /// Its name.
         backup: BackupId,
-        /// How many bytes it has at its target.
+        /// How many bytes it has at each target.
         #[serde(default)]
         bytes: u64,
+        /// The targets that do not have it, each with why.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lacking: Vec<String>,
     },
     /// Without.
     Failed {
@@ -201,9 +207,12 @@ pub enum Change {
         attempt: Attempt,
         /// The backup.
         backup: BackupId,
-        /// How many bytes it has at its target.
+        /// How many bytes it has at each target.
         #[serde(default)]
         bytes: u64,
+        /// The targets that do not have it, each with why.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lacking: Vec<String>,
     },
     /// An attempt makes way for something more important, and another one follows it.
     Yield {
@@ -275,13 +284,16 @@ impl Runs {
                 *bytes = *stored;
                 Ok(None)
             }
-            Change::Finish { attempt, backup, bytes } => {
+            Change::Finish { attempt, backup, bytes, lacking } => {
                 let account = self.account(attempt)?;
                 if !matches!(account.current(attempt)?.state, RunState::Running { .. }) {
                     return Err(Rejected::Outdated);
                 }
-                account.end(at, Outcome::Done { backup: backup.clone(), bytes: *bytes });
-                Ok(Some(("backup_done", format!("{attempt}: made {backup}"))))
+                let lacking = lacking.iter().take(MOST_LACKING).map(|it| shortened(it));
+                let lacking: Vec<_> = lacking.collect();
+                let told = made(attempt, backup, &lacking);
+                account.end(at, Outcome::Done { backup: backup.clone(), bytes: *bytes, lacking });
+                Ok(Some(told))
             }
             Change::Yield { attempt, why } => self.make_way(at, attempt, why),
             Change::Fail { attempt, why, again } => self.fail(at, attempt, why, *again),
@@ -362,6 +374,15 @@ impl Runs {
 
     fn account(&mut self, attempt: &Attempt) -> Result<&mut Account, Rejected> {
         self.schedules.get_mut(&attempt.schedule).ok_or(Rejected::NoSuchSchedule)
+    }
+}
+
+/// What people are told of a backup that was made.
+fn made(attempt: &Attempt, backup: &BackupId, lacking: &[String]) -> (&'static str, String) {
+    let text = format!("{attempt}: made {backup}");
+    match lacking {
+        [] => ("backup_done", text),
+        lacking => ("backup_lacking", format!("{text}, which is not at {}", lacking.join("; "))),
     }
 }
 

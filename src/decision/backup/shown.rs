@@ -98,6 +98,9 @@ pub struct EndedView {
     /// How many bytes that has.
     #[serde(default)]
     pub bytes: u64,
+    /// The targets that do not have it, each with why; at most eight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
@@ -188,11 +191,18 @@ impl RunView {
 
 impl EndedView {
     fn of(ended: &Ended) -> EndedView {
-        let (backup, bytes, why) = match &ended.outcome {
-            Outcome::Done { backup, bytes } => (Some(backup.clone()), *bytes, String::new()),
-            Outcome::Failed { why } => (None, 0, why.clone()),
-        };
         let (slot, at, attempts) = (ended.slot, ended.at, ended.attempts);
-        EndedView { slot, at, attempts, backup, bytes, why }
+        let (mut lacking, mut why) = (Vec::new(), String::new());
+        let (backup, bytes) = match &ended.outcome {
+            Outcome::Done { backup, bytes, lacking: without } => {
+                lacking.clone_from(without);
+                (Some(backup.clone()), *bytes)
+            }
+            Outcome::Failed { why: told } => {
+                why.clone_from(told);
+                (None, 0)
+            }
+        };
+        EndedView { slot, at, attempts, backup, bytes, lacking, why }
     }
 }

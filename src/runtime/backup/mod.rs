@@ -28,6 +28,7 @@ mod pace;
 mod packing;
 mod physical;
 mod position;
+mod printed;
 mod progress;
 mod provers;
 mod proving;

@@ -74,25 +74,33 @@ impl Progress {
         (rate > 1.0).then(|| Duration::try_from_secs_f64(left as f64 / rate).ok()).flatten()
     }
 
-    /// What the leader is told of a backup that goes to one target.
+    /// What the leader is told of a backup.
     pub(super) fn reached(&self, elapsed: Duration) -> Far {
-        let target = self.targets.first();
-        let trouble = target.and_then(|target| target.trouble.as_ref());
+        let troubles: Vec<String> = self.targets.iter().filter_map(Reached::told).collect();
         let far = Far {
             stored: self.stored,
             read: self.plain,
             expected: self.total,
             rate: self.rate(elapsed) as u64,
-            spooled: target.map_or(0, |target| target.spooled),
+            spooled: self.targets.iter().map(|target| target.spooled).sum(),
             trouble: String::new(),
         };
-        let said = |it: &Trouble| format!("since {}: {}", it.since, it.what);
-        far.troubled_by(&trouble.map(said).unwrap_or_default())
+        far.troubled_by(&troubles.join("; "))
     }
 
     fn least_stored(&self) -> Option<u64> {
         let in_play = self.targets.iter().filter(|target| target.failed.is_none());
         in_play.map(|target| target.stored).min()
+    }
+}
+
+impl Reached {
+    /// What the target does not do, if so.
+    fn told(&self) -> Option<String> {
+        let Reached { target, trouble, failed, .. } = self;
+        let failed = failed.as_ref().map(|why| format!("{target} failed: {why}"));
+        let tried = |it: &Trouble| format!("{target} since {}: {}", it.since, it.what);
+        failed.or_else(|| trouble.as_ref().map(tried))
     }
 }
 

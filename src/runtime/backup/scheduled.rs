@@ -2,10 +2,11 @@
 //! code that also makes those that people ask for.
 
 use super::aside::aside;
+use super::lanes::Lacking;
 use super::physical::agent_for;
 use super::pruning::{self, Scope};
 use super::source::named;
-use super::taking::{Order, take};
+use super::taking::{Order, Taken, take};
 use super::target::Target;
 use super::{BackupError, Progress, catalog, prune};
 use crate::clock::Clock;
@@ -14,6 +15,7 @@ use crate::config::{ClusterConfig, Config, Security};
 use crate::decision::backup::catalog::Entry;
 use crate::decision::backup::names::BackupId;
 use crate::decision::backup::reason::shortened;
+use crate::decision::backup::retention::Retention;
 use crate::decision::backup::runs::Attempt;
 use crate::decision::topology::{ClusterName, ServerName, Timing};
 use crate::watcher::{BackupEnd, BackupNews, BackupOrder, BackupSaid, Input};
@@ -157,9 +159,9 @@ impl Work {
         broken_off: &CancellationToken,
     ) -> Result<BackupEnd, BackupError> {
         let (cluster, backups) = self.configured()?;
-        let target = self.target(backups)?;
+        let targets = self.targets(backups)?;
         let begin = async {
-            if let Some(found) = self.found(&target).await? {
+            if let Some(found) = self.found(&targets).await? {
                 return Ok(Err(found));
             }
             let server = server.as_str();
@@ -182,29 +184,46 @@ impl Work {
             cluster,
             backups,
             source: &source,
-            targets: std::slice::from_ref(&target),
+            targets: &targets,
             agent: agent.as_ref(),
             clock: self.shared.clock,
             run: Some(&self.attempt),
         };
         let taken = take(&order, &progress, broken_off.cancelled()).await;
         drop(shown);
-        let manifest = taken?.manifest;
-        Ok(BackupEnd::Made { backup: manifest.id, bytes: manifest.bytes })
+        let Taken { manifest, lacking } = taken?;
+        let (backup, bytes) = (manifest.id, manifest.bytes);
+        let told = |it: Lacking| shortened(&format!("{}: {}", it.target, it.error));
+        let lacking: Vec<_> = lacking.into_iter().map(told).collect();
+        for why in &lacking {
+            warn!(cluster = %self.cluster, "{backup} is not at {why}");
+        }
+        Ok(BackupEnd::Made { backup, bytes, lacking })
     }
 
     /// A backup of the same slot that is there already: whoever made it could not say so.
-    async fn found(&self, target: &Target) -> Result<Option<Entry>, BackupError> {
+    /// Who can see none of the targets does not know.
+    async fn found(&self, targets: &[Target]) -> Result<Option<Entry>, BackupError> {
         if self.attempt.number == 1 {
             return Ok(None);
         }
-        let found = catalog(target, &self.cluster).await?.backups.into_iter().find(|entry| {
-            let same = |run: &Attempt| {
-                (&run.schedule, run.slot) == (&self.attempt.schedule, self.attempt.slot)
-            };
-            entry.run.as_ref().is_some_and(same)
-        });
-        Ok(found)
+        let same = |run: &Attempt| {
+            (&run.schedule, run.slot) == (&self.attempt.schedule, self.attempt.slot)
+        };
+        let (mut seen, mut unseen) = (false, None);
+        for target in targets {
+            match catalog(target, &self.cluster).await {
+                Ok(catalog) => {
+                    let mut entries = catalog.backups.into_iter();
+                    if let Some(found) = entries.find(|it| it.run.as_ref().is_some_and(same)) {
+                        return Ok(Some(found));
+                    }
+                    seen = true;
+                }
+                Err(error) => unseen = Some(error),
+            }
+        }
+        unseen.filter(|_| !seen).map_or(Ok(None), Err)
     }
 
     /// Tells the watcher now and then how far it is.
@@ -226,36 +245,53 @@ impl Work {
     }
 
     async fn discard(self, backup: BackupId) {
-        let discarded = async {
-            let (_, backups) = self.configured()?;
-            let target = self.target(backups)?;
-            let found = catalog(&target, &self.cluster).await?;
-            if let Some(entry) = found.backups.iter().find(|entry| entry.id == backup) {
-                let removed = pruning::remove(&target, &self.cluster, entry).await;
-                removed
-                    .map_err(|error| BackupError::Target { target: target.name.clone(), error })?;
+        let too_many = |error| warn!(cluster = %self.cluster, "{backup} is one too many: {error}");
+        let targets = self.configured().and_then(|(_, backups)| self.targets(backups));
+        let targets = targets.map_err(too_many).unwrap_or_default();
+        for target in &targets {
+            match self.discard_at(target, &backup).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    let target = &target.name;
+                    info!(cluster = %self.cluster, target, "{backup} of {} is taken away", self.attempt);
+                }
+                Err(error) => too_many(error),
             }
-            Ok::<_, BackupError>(())
-        };
-        match discarded.await {
-            Ok(()) => info!(cluster = %self.cluster, "{backup} of {} is taken away", self.attempt),
-            Err(error) => warn!(cluster = %self.cluster, "{backup} is one too many: {error}"),
         }
     }
 
-    async fn prune(self) {
-        let pruned = async {
-            let (_, backups) = self.configured()?;
-            let Some(keep) = &backups.keep else { return Ok(None) };
-            let target = self.target(backups)?;
-            let schedule = Some(&self.attempt.schedule);
-            let scope = Scope { cluster: &self.cluster, schedule, dry_run: false };
-            prune(&target, keep, scope, self.shared.clock.now().wall).await.map(Some)
+    /// Removes that backup from a target, and says whether it was there.
+    async fn discard_at(&self, target: &Target, backup: &BackupId) -> Result<bool, BackupError> {
+        let found = catalog(target, &self.cluster).await?;
+        let Some(entry) = found.backups.iter().find(|entry| entry.id == *backup) else {
+            return Ok(false);
         };
-        let pruned: Result<_, BackupError> = pruned.await;
-        match pruned {
+        let removed = pruning::remove(target, &self.cluster, entry).await;
+        let failed = |error| BackupError::Target { target: target.name.clone(), error };
+        removed.map(|_| true).map_err(failed)
+    }
+
+    async fn prune(self) {
+        let wanted = self.configured().and_then(|(_, backups)| match &backups.keep {
+            Some(keep) => Ok(Some((keep, self.targets(backups)?))),
+            None => Ok(None),
+        });
+        match wanted {
             Ok(None) => {}
-            Ok(Some(pruned)) => {
+            Ok(Some((keep, targets))) => {
+                for target in &targets {
+                    self.prune_at(target, keep).await;
+                }
+            }
+            Err(error) => warn!(cluster = %self.cluster, "nothing could be removed: {error}"),
+        }
+    }
+
+    async fn prune_at(&self, target: &Target, keep: &Retention) {
+        let schedule = Some(&self.attempt.schedule);
+        let scope = Scope { cluster: &self.cluster, schedule, dry_run: false };
+        match prune(target, keep, scope, self.shared.clock.now().wall).await {
+            Ok(pruned) => {
                 for backup in &pruned.removed {
                     info!(cluster = %self.cluster, target = pruned.target, "{backup} is removed");
                 }
@@ -275,16 +311,19 @@ impl Work {
         both.ok_or_else(|| BackupError::Unknown(none()))
     }
 
-    fn target(&self, backups: &Backups) -> Result<Target, BackupError> {
+    fn targets(&self, backups: &Backups) -> Result<Vec<Target>, BackupError> {
         let name = &self.attempt.schedule;
         let unknown = || {
             BackupError::Unknown(format!("no schedule {name} is in this watcher's configuration"))
         };
         let scheduled = backups.schedules.iter().find(|it| it.declared.name == *name);
         let scheduled = scheduled.ok_or_else(unknown)?;
-        let declared = backups.targets.iter().find(|it| it.name == scheduled.target);
-        let declared = declared.ok_or_else(unknown)?;
-        let opened = Target::open(declared, backups);
-        opened.map_err(|error| BackupError::Target { target: declared.name.clone(), error })
+        let open = |name: &String| {
+            let declared = backups.targets.iter().find(|it| it.name == *name);
+            let declared = declared.ok_or_else(unknown)?;
+            let opened = Target::open(declared, backups);
+            opened.map_err(|error| BackupError::Target { target: declared.name.clone(), error })
+        };
+        scheduled.targets.iter().map(open).collect()
     }
 }

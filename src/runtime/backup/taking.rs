@@ -9,13 +9,14 @@ use super::pace::Pace;
 use super::packing::{packing, waiting};
 use super::physical;
 use super::position::Ends;
+use super::printed::{Printed, Shape};
 use super::progress::{Progress, Reached, Stage};
 use super::source::Source;
 use super::spool::Spool;
 use super::storing::{Stored, StoringError, cut};
 use super::sweeping::Sweeping;
 use super::target::Target;
-use super::tool::{Reach, Tool, Way, widen};
+use super::tool::{Reach, Tool, Way};
 use crate::clock::{Clock, WallTime};
 use crate::config::backups::Backups;
 use crate::config::{Account, ClusterConfig};
@@ -32,7 +33,7 @@ use bytes::Bytes;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -43,7 +44,8 @@ pub(super) const OWN: &str = "'mysql', 'information_schema', 'performance_schema
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// What is between packing and storing: as much as comes while a part's checksums are reckoned.
 const PIPE: usize = 4 << 20;
-const BUFFER: usize = 128 << 10;
+/// Bytes of a dump that are packed at a time.
+const PIECE: usize = 256 << 10;
 
 /// What to back up, and where to.
 #[derive(Clone, Copy, Debug)]
@@ -331,28 +333,25 @@ async fn fill(
     let mut counting = begin_counting(order, asked).await;
     let begun = order.clock.now().moment;
     let mut tool = Tool::start(order.reach().dump(&asked.schemas))?;
-    let mut output = tool.output()?;
-    widen(&output);
+    let reading = |error| BackupError::io("reading the dump")(error);
+    let shape = Shape { room: 0, size: PIECE };
+    let mut printed = Printed::begin(tool.output()?, shape).map_err(reading)?;
     let head = preamble(order);
     packed.write_all(head.as_bytes()).await.map_err(BackupError::io("packing"))?;
     let mut plain_bytes = head.len() as u64;
     let mut ends = Ends::default();
-    let mut buffer = vec![0_u8; BUFFER];
     loop {
-        let read = waiting(&mut packed, output.read(&mut buffer)).await;
-        let count = read.map_err(BackupError::io("packing"))?;
-        let count = count.map_err(BackupError::io("reading the dump"))?;
-        let Some(part) = buffer.get(..count).filter(|part| !part.is_empty()) else {
-            break;
-        };
+        let next = waiting(&mut packed, printed.next()).await;
+        let next = next.map_err(BackupError::io("packing"))?;
+        let Some(part) = next.map_err(reading)? else { break };
         if plain_bytes == head.len() as u64 {
             // The lock is given back before anything else.
             counting = counting.snapshot_taken().await;
             same_accounts(order, asked).await?;
         }
-        ends.take(part);
-        packed.write_all(part).await.map_err(BackupError::io("packing"))?;
-        plain_bytes += count as u64;
+        ends.take(&part);
+        packed.write_all(&part).await.map_err(BackupError::io("packing"))?;
+        plain_bytes += part.len() as u64;
         progress.send_modify(|it| it.plain = plain_bytes);
     }
     tool.ended().await?;

@@ -5,7 +5,6 @@ use crate::config::Account;
 use crate::config::backups::Tools;
 use crate::decision::topology::{Endpoint, Flavor};
 use crate::runtime::steps::Programs;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,8 +17,6 @@ const COMPLAINT: usize = 500;
 /// How long a program may take to end after its output did.
 const ENDING: Duration = Duration::from_secs(60);
 
-/// What a pipe from a program holds, where the system lets it.
-const PIPE: usize = 1 << 20;
 /// The largest row there can be.
 const LARGEST_PACKET: &str = "--max-allowed-packet=1073741824";
 
@@ -249,11 +246,6 @@ impl Tool {
         let _ = self.child.wait().await;
         self.ended_saying().await
     }
-}
-
-/// Lets a pipe from a program hold more, where the system does: one that stays small only costs time.
-pub(super) fn widen(pipe: impl AsFd) {
-    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
 }
 
 /// Reads everything a program complains about, and keeps the end of it.

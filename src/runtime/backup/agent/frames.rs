@@ -92,12 +92,12 @@ pub(super) fn alive() -> Bytes {
 }
 
 /// A frame of data; `piece` begins with room for the header.
-pub(super) fn data(mut piece: BytesMut) -> Bytes {
+pub(super) fn data(mut piece: Vec<u8>) -> Bytes {
     let length = u32::try_from(piece.len() - HEADER).unwrap_or(u32::MAX);
     let mut header = &mut piece[..HEADER];
     header.put_u8(DATA);
     header.put_u32(length);
-    piece.freeze()
+    Bytes::from(piece)
 }
 
 fn text(kind: u8, of: &impl Serialize) -> Bytes {
@@ -249,7 +249,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(5);
 
     fn piece(bytes: &[u8]) -> Bytes {
-        let mut piece = BytesMut::zeroed(HEADER);
+        let mut piece = vec![0; HEADER];
         piece.extend_from_slice(bytes);
         data(piece)
     }

@@ -3,14 +3,13 @@
 use super::copying::Copied;
 use super::frames::{self, End, HEADER, LARGEST_PIECE};
 use crate::runtime::backup::BackupError;
-use crate::runtime::backup::tool::widen;
-use bytes::{BufMut, Bytes, BytesMut};
+use crate::runtime::backup::printed::{Printed, Shape};
+use bytes::Bytes;
 use crc_fast::Digest;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::ChildStdout;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -38,30 +37,18 @@ impl Sending {
         self.frames.send(frame).await.map_err(gone)
     }
 
-    /// Passes on all that can be read.
-    pub(super) async fn pass_on(
-        &mut self,
-        mut from: impl AsyncRead + AsFd + Unpin,
-    ) -> Result<(), BackupError> {
-        widen(&from);
-        loop {
-            let mut piece = BytesMut::with_capacity(HEADER + LARGEST_PIECE);
-            piece.put_bytes(0, HEADER);
-            while piece.len() < HEADER + LARGEST_PIECE {
-                let room = (HEADER + LARGEST_PIECE - piece.len()) as u64;
-                let read = (&mut from).take(room).read_buf(&mut piece).await;
-                if read.map_err(BackupError::io("reading the copy"))? == 0 {
-                    break;
-                }
-            }
-            let data = &piece[HEADER..];
-            if data.is_empty() {
-                return Ok(());
-            }
+    /// Passes on all that a program prints.
+    pub(super) async fn pass_on(&mut self, output: ChildStdout) -> Result<(), BackupError> {
+        let reading = |error| BackupError::io("reading the copy")(error);
+        let shape = Shape { room: HEADER, size: LARGEST_PIECE };
+        let mut printed = Printed::begin(output, shape).map_err(reading)?;
+        while let Some(piece) = printed.next().await.map_err(reading)? {
+            let data = piece.get(HEADER..).unwrap_or_default();
             self.sum.update(data);
             self.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
             self.send(frames::data(piece)).await?;
         }
+        Ok(())
     }
 
     /// What stands behind the data.

@@ -1,0 +1,127 @@
+//! What a program prints, read by a thread of its own.
+//!
+//! Programs print a few kilobytes at a time. A task that waits for them would be woken for each, tens of thousands of
+//! times a second, on the cores that the program and the compressor need.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::time::Duration;
+use tokio::process::ChildStdout;
+use tokio::sync::mpsc;
+
+/// What a pipe from a program holds, where the system lets it.
+const PIPE: usize = 1 << 20;
+
+/// How long more is let come once something has.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Pieces that wait to be taken.
+const WAITING: usize = 2;
+
+/// The output of a program, piece by piece.
+#[derive(Debug)]
+pub(super) struct Printed(mpsc::Receiver<io::Result<Vec<u8>>>);
+
+/// How a piece is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// Bytes in front of what is read, for others to fill.
+    pub room: usize,
+    /// The most that is read.
+    pub size: usize,
+}
+
+impl Printed {
+    /// Begins to read.
+    pub(super) fn begin(output: ChildStdout, shape: Shape) -> io::Result<Printed> {
+        let output = output.into_owned_fd()?;
+        rustix::io::ioctl_fionbio(&output, false)?;
+        // One that holds little must be emptied at once, or the program waits.
+        let patient = rustix::pipe::fcntl_setpipe_size(&output, PIPE).is_ok();
+        let (into, pieces) = mpsc::channel(WAITING);
+        let output = File::from(output);
+        let reading = move || read_all(&output, shape, patient, &into);
+        std::thread::Builder::new().name("printed".to_owned()).spawn(reading)?;
+        Ok(Printed(pieces))
+    }
+
+    /// The next piece, with what came until now; nothing at the end.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let broken_off = || Err(io::Error::from(ErrorKind::BrokenPipe));
+        let piece = self.0.recv().await.unwrap_or_else(broken_off)?;
+        Ok(Some(piece).filter(|piece| !piece.is_empty()))
+    }
+}
+
+/// Reads to the end, of which an empty piece tells, or as long as somebody takes the pieces.
+fn read_all(output: &File, shape: Shape, patient: bool, into: &mpsc::Sender<io::Result<Vec<u8>>>) {
+    loop {
+        let piece = piece(output, shape, patient);
+        let goes_on = piece.as_ref().is_ok_and(|piece| !piece.is_empty());
+        if into.blocking_send(piece).is_err() || !goes_on {
+            return;
+        }
+    }
+}
+
+/// A full piece, or what there is when no more comes for a moment; empty at the end.
+fn piece(mut output: &File, shape: Shape, patient: bool) -> io::Result<Vec<u8>> {
+    let mut piece = vec![0; shape.room + shape.size];
+    let mut filled = shape.room;
+    while let Some(left) = piece.get_mut(filled..).filter(|left| !left.is_empty()) {
+        match output.read(left) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        if patient {
+            std::thread::sleep(MOMENT);
+        }
+        if rustix::io::ioctl_fionread(output)? == 0 {
+            break;
+        }
+    }
+    piece.truncate(if filled > shape.room { filled } else { 0 });
+    Ok(piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Stdio;
+    use tokio::process::{Child, Command};
+
+    const SHAPE: Shape = Shape { room: 2, size: 1000 };
+
+    fn printed(script: &str) -> (Child, Printed) {
+        let mut command = Command::new("bash");
+        command.args(["-c", script]).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let printed = Printed::begin(child.stdout.take().unwrap(), SHAPE).unwrap();
+        (child, printed)
+    }
+
+    #[tokio::test]
+    async fn all_of_it_comes_in_pieces_with_room_in_front() {
+        let (_child, mut printed) = printed("for n in {1..500}; do printf '%09d\n' $n; done");
+        let mut all = Vec::new();
+        let mut pieces = 0;
+        while let Some(piece) = printed.next().await.unwrap() {
+            assert!(piece.len() > 2 && piece.len() <= 1002 && piece[..2] == [0, 0], "{piece:?}");
+            all.extend_from_slice(&piece[2..]);
+            pieces += 1;
+        }
+        let expected: String = (1..=500).map(|n| format!("{n:09}\n")).collect();
+        assert_eq!(String::from_utf8(all).unwrap(), expected);
+        assert!(pieces >= 5, "{pieces}");
+        assert!(printed.next().await.is_err(), "there is one end only");
+    }
+
+    #[tokio::test]
+    async fn what_came_does_not_wait_for_what_comes() {
+        let (_child, mut printed) = printed("printf shop; exec sleep 60");
+        let first = tokio::time::timeout(Duration::from_secs(20), printed.next()).await;
+        assert_eq!(first.unwrap().unwrap().unwrap(), b"\0\0shop");
+    }
+}
