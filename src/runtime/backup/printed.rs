@@ -3,6 +3,8 @@
 //! Programs print a few kilobytes at a time. A task that waits for them would be woken for each, tens of thousands of
 //! times a second, on the cores that the program and the compressor need.
 
+use super::buffers::Buffers;
+use bytes::Bytes;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
@@ -20,15 +22,27 @@ const WAITING: usize = 2;
 
 /// The output of a program, piece by piece.
 #[derive(Debug)]
-pub(super) struct Printed(mpsc::Receiver<io::Result<Vec<u8>>>);
+pub(super) struct Printed(mpsc::Receiver<io::Result<Bytes>>);
 
 /// How a piece is made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// Bytes in front of what is read, for others to fill.
+    /// Bytes in front of what is read.
     pub room: usize,
     /// The most that is read.
     pub size: usize,
+    /// Writes what stands in front, into a whole piece.
+    pub head: fn(&mut [u8]),
+}
+
+/// Who reads the output.
+struct Reader {
+    output: File,
+    shape: Shape,
+    /// Whether the pipe holds what comes meanwhile; one that holds little must be emptied at once, or the program
+    /// waits.
+    patient: bool,
+    buffers: Buffers,
 }
 
 impl Printed {
@@ -36,54 +50,66 @@ impl Printed {
     pub(super) fn begin(output: ChildStdout, shape: Shape) -> io::Result<Printed> {
         let output = output.into_owned_fd()?;
         rustix::io::ioctl_fionbio(&output, false)?;
-        // One that holds little must be emptied at once, or the program waits.
         let patient = rustix::pipe::fcntl_setpipe_size(&output, PIPE).is_ok();
         let (into, pieces) = mpsc::channel(WAITING);
-        let output = File::from(output);
-        let reading = move || read_all(&output, shape, patient, &into);
+        let (output, buffers) = (File::from(output), Buffers::default());
+        let mut reader = Reader { output, shape, patient, buffers };
+        let reading = move || reader.read_all(&into);
         std::thread::Builder::new().name("printed".to_owned()).spawn(reading)?;
         Ok(Printed(pieces))
     }
 
     /// The next piece, with what came until now; nothing at the end.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let broken_off = || Err(io::Error::from(ErrorKind::BrokenPipe));
         let piece = self.0.recv().await.unwrap_or_else(broken_off)?;
         Ok(Some(piece).filter(|piece| !piece.is_empty()))
     }
 }
 
-/// Reads to the end, of which an empty piece tells, or as long as somebody takes the pieces.
-fn read_all(output: &File, shape: Shape, patient: bool, into: &mpsc::Sender<io::Result<Vec<u8>>>) {
-    loop {
-        let piece = piece(output, shape, patient);
-        let goes_on = piece.as_ref().is_ok_and(|piece| !piece.is_empty());
-        if into.blocking_send(piece).is_err() || !goes_on {
-            return;
+impl Reader {
+    /// Reads to the end, of which an empty piece tells, or as long as somebody takes the pieces.
+    fn read_all(&mut self, into: &mpsc::Sender<io::Result<Bytes>>) {
+        loop {
+            let piece = self.piece();
+            let goes_on = piece.as_ref().is_ok_and(|piece| !piece.is_empty());
+            if into.blocking_send(piece).is_err() || !goes_on {
+                return;
+            }
         }
     }
-}
 
-/// A full piece, or what there is when no more comes for a moment; empty at the end.
-fn piece(mut output: &File, shape: Shape, patient: bool) -> io::Result<Vec<u8>> {
-    let mut piece = vec![0; shape.room + shape.size];
-    let mut filled = shape.room;
-    while let Some(left) = piece.get_mut(filled..).filter(|left| !left.is_empty()) {
-        match output.read(left) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+    /// A full piece, or what there is when no more comes for a moment; empty at the end.
+    fn piece(&mut self) -> io::Result<Bytes> {
+        let Shape { room, size, head } = self.shape;
+        let mut buffer = self.buffers.take(room + size);
+        buffer.resize(room + size, 0);
+        let mut filled = room;
+        while let Some(left) = buffer.get_mut(filled..).filter(|left| !left.is_empty()) {
+            match self.output.read(left) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            if filled < buffer.len() && !self.more()? {
+                break;
+            }
         }
-        if patient {
+        if filled == room {
+            return Ok(Bytes::new());
+        }
+        head(buffer.get_mut(..filled).unwrap_or_default());
+        Ok(self.buffers.lend(buffer).slice(..filled))
+    }
+
+    /// Whether there is more to read, a moment later if there may be.
+    fn more(&self) -> io::Result<bool> {
+        if self.patient {
             std::thread::sleep(MOMENT);
         }
-        if rustix::io::ioctl_fionread(output)? == 0 {
-            break;
-        }
+        Ok(rustix::io::ioctl_fionread(&self.output)? > 0)
     }
-    piece.truncate(if filled > shape.room { filled } else { 0 });
-    Ok(piece)
 }
 
 #[cfg(test)]
@@ -92,7 +118,7 @@ mod tests {
     use std::process::Stdio;
     use tokio::process::{Child, Command};
 
-    const SHAPE: Shape = Shape { room: 2, size: 1000 };
+    const SHAPE: Shape = Shape { room: 2, size: 1000, head: |piece| piece[0] = b'>' };
 
     fn printed(script: &str) -> (Child, Printed) {
         let mut command = Command::new("bash");
@@ -108,7 +134,7 @@ mod tests {
         let mut all = Vec::new();
         let mut pieces = 0;
         while let Some(piece) = printed.next().await.unwrap() {
-            assert!(piece.len() > 2 && piece.len() <= 1002 && piece[..2] == [0, 0], "{piece:?}");
+            assert!(piece.len() > 2 && piece.len() <= 1002 && piece[..2] == *b">\0", "{piece:?}");
             all.extend_from_slice(&piece[2..]);
             pieces += 1;
         }
@@ -122,6 +148,6 @@ mod tests {
     async fn what_came_does_not_wait_for_what_comes() {
         let (_child, mut printed) = printed("printf shop; exec sleep 60");
         let first = tokio::time::timeout(Duration::from_secs(20), printed.next()).await;
-        assert_eq!(first.unwrap().unwrap().unwrap(), b"\0\0shop");
+        assert_eq!(first.unwrap().unwrap().unwrap(), &b">\0shop"[..]);
     }
 }

@@ -85,6 +85,7 @@ async fn read_part(
 ) -> io::Result<Bytes> {
     let size = usize::try_from(part_size).map_err(io::Error::other)?;
     let mut part = buffers.take(size);
+    part.clear();
     while part.len() < size {
         let left = (size - part.len()) as u64;
         let mut limited = (&mut *from).take(left.min(STRIDE));

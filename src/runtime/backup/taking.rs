@@ -334,7 +334,7 @@ async fn fill(
     let begun = order.clock.now().moment;
     let mut tool = Tool::start(order.reach().dump(&asked.schemas))?;
     let reading = |error| BackupError::io("reading the dump")(error);
-    let shape = Shape { room: 0, size: PIECE };
+    let shape = Shape { room: 0, size: PIECE, head: |_| {} };
     let mut printed = Printed::begin(tool.output()?, shape).map_err(reading)?;
     let head = preamble(order);
     packed.write_all(head.as_bytes()).await.map_err(BackupError::io("packing"))?;

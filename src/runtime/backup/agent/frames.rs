@@ -91,13 +91,12 @@ pub(super) fn alive() -> Bytes {
     framed(ALIVE, &[])
 }
 
-/// A frame of data; `piece` begins with room for the header.
-pub(super) fn data(mut piece: Vec<u8>) -> Bytes {
+/// Makes a piece that begins with room for the header a frame of data.
+pub(super) fn mark_data(piece: &mut [u8]) {
     let length = u32::try_from(piece.len() - HEADER).unwrap_or(u32::MAX);
     let mut header = &mut piece[..HEADER];
     header.put_u8(DATA);
     header.put_u32(length);
-    Bytes::from(piece)
 }
 
 fn text(kind: u8, of: &impl Serialize) -> Bytes {
@@ -251,7 +250,8 @@ mod tests {
     fn piece(bytes: &[u8]) -> Bytes {
         let mut piece = vec![0; HEADER];
         piece.extend_from_slice(bytes);
-        data(piece)
+        mark_data(&mut piece);
+        Bytes::from(piece)
     }
 
     /// A whole stream with this data.

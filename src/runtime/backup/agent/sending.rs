@@ -40,13 +40,13 @@ impl Sending {
     /// Passes on all that a program prints.
     pub(super) async fn pass_on(&mut self, output: ChildStdout) -> Result<(), BackupError> {
         let reading = |error| BackupError::io("reading the copy")(error);
-        let shape = Shape { room: HEADER, size: LARGEST_PIECE };
+        let shape = Shape { room: HEADER, size: LARGEST_PIECE, head: frames::mark_data };
         let mut printed = Printed::begin(output, shape).map_err(reading)?;
         while let Some(piece) = printed.next().await.map_err(reading)? {
             let data = piece.get(HEADER..).unwrap_or_default();
             self.sum.update(data);
             self.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
-            self.send(frames::data(piece)).await?;
+            self.send(piece).await?;
         }
         Ok(())
     }
