@@ -1,21 +1,17 @@
 //! What a program prints, read by a thread of its own.
 //!
-//! Programs print a few kilobytes at a time. A task that waits for them would be woken for each, tens of thousands of
-//! times a second, on the cores that the program and the compressor need.
+//! Programs print a few kilobytes at a time. A task that waits for them is woken for each through the runtime's poll
+//! and queues, on the cores that the program and the compressor need; a thread is where they are at once.
 
 use super::buffers::Buffers;
 use bytes::Bytes;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::time::Duration;
 use tokio::process::ChildStdout;
 use tokio::sync::mpsc;
 
-/// What a pipe from a program holds, where the system lets it.
-const PIPE: usize = 1 << 20;
-
-/// How long more is let come once something has.
-const MOMENT: Duration = Duration::from_millis(1);
+/// What a pipe from a program holds, where the system lets it. More would not stay in the processor's cache.
+const PIPE: usize = 256 << 10;
 
 /// Pieces that wait to be taken.
 const WAITING: usize = 2;
@@ -39,9 +35,6 @@ pub(super) struct Shape {
 struct Reader {
     output: File,
     shape: Shape,
-    /// Whether the pipe holds what comes meanwhile; one that holds little must be emptied at once, or the program
-    /// waits.
-    patient: bool,
     buffers: Buffers,
 }
 
@@ -50,10 +43,11 @@ impl Printed {
     pub(super) fn begin(output: ChildStdout, shape: Shape) -> io::Result<Printed> {
         let output = output.into_owned_fd()?;
         rustix::io::ioctl_fionbio(&output, false)?;
-        let patient = rustix::pipe::fcntl_setpipe_size(&output, PIPE).is_ok();
+        // One that stays small only costs time.
+        let _ = rustix::pipe::fcntl_setpipe_size(&output, PIPE);
         let (into, pieces) = mpsc::channel(WAITING);
         let (output, buffers) = (File::from(output), Buffers::default());
-        let mut reader = Reader { output, shape, patient, buffers };
+        let mut reader = Reader { output, shape, buffers };
         let reading = move || reader.read_all(&into);
         std::thread::Builder::new().name("printed".to_owned()).spawn(reading)?;
         Ok(Printed(pieces))
@@ -79,7 +73,7 @@ impl Reader {
         }
     }
 
-    /// A full piece, or what there is when no more comes for a moment; empty at the end.
+    /// A full piece, or what there is now; empty at the end.
     fn piece(&mut self) -> io::Result<Bytes> {
         let Shape { room, size, head } = self.shape;
         let mut buffer = self.buffers.take(room + size);
@@ -92,7 +86,7 @@ impl Reader {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            if filled < buffer.len() && !self.more()? {
+            if rustix::io::ioctl_fionread(&self.output)? == 0 {
                 break;
             }
         }
@@ -102,20 +96,13 @@ impl Reader {
         head(buffer.get_mut(..filled).unwrap_or_default());
         Ok(self.buffers.lend(buffer).slice(..filled))
     }
-
-    /// Whether there is more to read, a moment later if there may be.
-    fn more(&self) -> io::Result<bool> {
-        if self.patient {
-            std::thread::sleep(MOMENT);
-        }
-        Ok(rustix::io::ioctl_fionread(&self.output)? > 0)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::process::Stdio;
+    use std::time::Duration;
     use tokio::process::{Child, Command};
 
     const SHAPE: Shape = Shape { room: 2, size: 1000, head: |piece| piece[0] = b'>' };
