@@ -25,7 +25,9 @@ const STAGING: &str = "regent-restore";
 const LOST_AND_FOUND: &str = "lost+found";
 /// How the programs are told to unpack.
 const STREAMED: &[&str] = &["-x"];
-const ARCHIVED: &[&str] = &["--extract", "--file=-", "--no-same-owner", "--preserve-permissions"];
+/// Zeros stand behind an archive, and whoever stops reading there hinders who writes them.
+const ARCHIVED: &[&str] =
+    &["--extract", "--file=-", "--ignore-zeros", "--no-same-owner", "--preserve-permissions"];
 /// The programs end with this when the files can be used.
 const WHOLE: &str = "completed OK!";
 

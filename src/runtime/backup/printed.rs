@@ -4,6 +4,7 @@
 //! and queues, on the cores that the program and the compressor need; a thread is where they are at once.
 
 use super::buffers::Buffers;
+use super::tool::widen;
 use bytes::Bytes;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -20,34 +21,23 @@ const WAITING: usize = 2;
 #[derive(Debug)]
 pub(super) struct Printed(mpsc::Receiver<io::Result<Bytes>>);
 
-/// How a piece is made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    /// Bytes in front of what is read.
-    pub room: usize,
-    /// The most that is read.
-    pub size: usize,
-    /// Writes what stands in front, into a whole piece.
-    pub head: fn(&mut [u8]),
-}
-
 /// Who reads the output.
 struct Reader {
     output: File,
-    shape: Shape,
+    /// The most bytes of a piece.
+    size: usize,
     buffers: Buffers,
 }
 
 impl Printed {
-    /// Begins to read.
-    pub(super) fn begin(output: ChildStdout, shape: Shape) -> io::Result<Printed> {
+    /// Begins to read, so many bytes at most at a time.
+    pub(super) fn begin(output: ChildStdout, size: usize) -> io::Result<Printed> {
         let output = output.into_owned_fd()?;
         rustix::io::ioctl_fionbio(&output, false)?;
-        // One that stays small only costs time.
-        let _ = rustix::pipe::fcntl_setpipe_size(&output, PIPE);
+        widen(&output, PIPE);
         let (into, pieces) = mpsc::channel(WAITING);
         let (output, buffers) = (File::from(output), Buffers::default());
-        let mut reader = Reader { output, shape, buffers };
+        let mut reader = Reader { output, size, buffers };
         let reading = move || reader.read_all(&into);
         std::thread::Builder::new().name("printed".to_owned()).spawn(reading)?;
         Ok(Printed(pieces))
@@ -75,10 +65,9 @@ impl Reader {
 
     /// A full piece, or what there is now; empty at the end.
     fn piece(&mut self) -> io::Result<Bytes> {
-        let Shape { room, size, head } = self.shape;
-        let mut buffer = self.buffers.take(room + size);
-        buffer.resize(room + size, 0);
-        let mut filled = room;
+        let mut buffer = self.buffers.take(self.size);
+        buffer.resize(self.size, 0);
+        let mut filled = 0;
         while let Some(left) = buffer.get_mut(filled..).filter(|left| !left.is_empty()) {
             match self.output.read(left) {
                 Ok(0) => break,
@@ -90,10 +79,6 @@ impl Reader {
                 break;
             }
         }
-        if filled == room {
-            return Ok(Bytes::new());
-        }
-        head(buffer.get_mut(..filled).unwrap_or_default());
         Ok(self.buffers.lend(buffer).slice(..filled))
     }
 }
@@ -105,24 +90,22 @@ mod tests {
     use std::time::Duration;
     use tokio::process::{Child, Command};
 
-    const SHAPE: Shape = Shape { room: 2, size: 1000, head: |piece| piece[0] = b'>' };
-
     fn printed(script: &str) -> (Child, Printed) {
         let mut command = Command::new("bash");
         command.args(["-c", script]).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
-        let printed = Printed::begin(child.stdout.take().unwrap(), SHAPE).unwrap();
+        let printed = Printed::begin(child.stdout.take().unwrap(), 1000).unwrap();
         (child, printed)
     }
 
     #[tokio::test]
-    async fn all_of_it_comes_in_pieces_with_room_in_front() {
+    async fn all_of_it_comes_in_pieces() {
         let (_child, mut printed) = printed("for n in {1..500}; do printf '%09d\n' $n; done");
         let mut all = Vec::new();
         let mut pieces = 0;
         while let Some(piece) = printed.next().await.unwrap() {
-            assert!(piece.len() > 2 && piece.len() <= 1002 && piece[..2] == *b">\0", "{piece:?}");
-            all.extend_from_slice(&piece[2..]);
+            assert!(piece.len() <= 1000, "{piece:?}");
+            all.extend_from_slice(&piece);
             pieces += 1;
         }
         let expected: String = (1..=500).map(|n| format!("{n:09}\n")).collect();
@@ -135,6 +118,6 @@ mod tests {
     async fn what_came_does_not_wait_for_what_comes() {
         let (_child, mut printed) = printed("printf shop; exec sleep 60");
         let first = tokio::time::timeout(Duration::from_secs(20), printed.next()).await;
-        assert_eq!(first.unwrap().unwrap().unwrap(), &b">\0shop"[..]);
+        assert_eq!(first.unwrap().unwrap().unwrap(), &b"shop"[..]);
     }
 }

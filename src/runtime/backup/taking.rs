@@ -9,7 +9,7 @@ use super::pace::Pace;
 use super::packing::{packing, waiting};
 use super::physical;
 use super::position::Ends;
-use super::printed::{Printed, Shape};
+use super::printed::Printed;
 use super::progress::{Progress, Reached, Stage};
 use super::source::Source;
 use super::spool::Spool;
@@ -334,8 +334,7 @@ async fn fill(
     let begun = order.clock.now().moment;
     let mut tool = Tool::start(order.reach().dump(&asked.schemas))?;
     let reading = |error| BackupError::io("reading the dump")(error);
-    let shape = Shape { room: 0, size: PIECE, head: |_| {} };
-    let mut printed = Printed::begin(tool.output()?, shape).map_err(reading)?;
+    let mut printed = Printed::begin(tool.output()?, PIECE).map_err(reading)?;
     let head = preamble(order);
     packed.write_all(head.as_bytes()).await.map_err(BackupError::io("packing"))?;
     let mut plain_bytes = head.len() as u64;

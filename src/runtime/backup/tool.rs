@@ -5,6 +5,7 @@ use crate::config::Account;
 use crate::config::backups::Tools;
 use crate::decision::topology::{Endpoint, Flavor};
 use crate::runtime::steps::Programs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -246,6 +247,11 @@ impl Tool {
         let _ = self.child.wait().await;
         self.ended_saying().await
     }
+}
+
+/// Lets a pipe from a program hold that much, where the system does: one that stays small only costs time.
+pub(super) fn widen(pipe: impl AsFd, size: usize) {
+    let _ = rustix::pipe::fcntl_setpipe_size(pipe, size);
 }
 
 /// Reads everything a program complains about, and keeps the end of it.

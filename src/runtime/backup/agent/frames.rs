@@ -91,12 +91,13 @@ pub(super) fn alive() -> Bytes {
     framed(ALIVE, &[])
 }
 
-/// Makes a piece that begins with room for the header a frame of data.
-pub(super) fn mark_data(piece: &mut [u8]) {
+/// A frame of data; `piece` begins with room for the header.
+pub(super) fn data(mut piece: BytesMut) -> Bytes {
     let length = u32::try_from(piece.len() - HEADER).unwrap_or(u32::MAX);
     let mut header = &mut piece[..HEADER];
     header.put_u8(DATA);
     header.put_u32(length);
+    piece.freeze()
 }
 
 fn text(kind: u8, of: &impl Serialize) -> Bytes {
@@ -248,10 +249,9 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(5);
 
     fn piece(bytes: &[u8]) -> Bytes {
-        let mut piece = vec![0; HEADER];
+        let mut piece = BytesMut::zeroed(HEADER);
         piece.extend_from_slice(bytes);
-        mark_data(&mut piece);
-        Bytes::from(piece)
+        data(piece)
     }
 
     /// A whole stream with this data.

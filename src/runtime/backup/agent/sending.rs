@@ -3,18 +3,21 @@
 use super::copying::Copied;
 use super::frames::{self, End, HEADER, LARGEST_PIECE};
 use crate::runtime::backup::BackupError;
-use crate::runtime::backup::printed::{Printed, Shape};
-use bytes::Bytes;
+use crate::runtime::backup::tool::widen;
+use bytes::{BufMut, Bytes, BytesMut};
 use crc_fast::Digest;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::process::ChildStdout;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// So many frames may wait to be taken.
 pub(super) const WAITING: usize = 4;
+/// What the pipe holds that the copy comes through.
+const PIPE: usize = 1 << 20;
 /// Between two signs of life.
 const BREATH: Duration = Duration::from_secs(2);
 
@@ -37,18 +40,30 @@ impl Sending {
         self.frames.send(frame).await.map_err(gone)
     }
 
-    /// Passes on all that a program prints.
-    pub(super) async fn pass_on(&mut self, output: ChildStdout) -> Result<(), BackupError> {
-        let reading = |error| BackupError::io("reading the copy")(error);
-        let shape = Shape { room: HEADER, size: LARGEST_PIECE, head: frames::mark_data };
-        let mut printed = Printed::begin(output, shape).map_err(reading)?;
-        while let Some(piece) = printed.next().await.map_err(reading)? {
-            let data = piece.get(HEADER..).unwrap_or_default();
+    /// Passes on all that can be read.
+    pub(super) async fn pass_on(
+        &mut self,
+        mut from: impl AsyncRead + AsFd + Unpin,
+    ) -> Result<(), BackupError> {
+        widen(&from, PIPE);
+        loop {
+            let mut piece = BytesMut::with_capacity(HEADER + LARGEST_PIECE);
+            piece.put_bytes(0, HEADER);
+            while piece.len() < HEADER + LARGEST_PIECE {
+                let room = (HEADER + LARGEST_PIECE - piece.len()) as u64;
+                let read = (&mut from).take(room).read_buf(&mut piece).await;
+                if read.map_err(BackupError::io("reading the copy"))? == 0 {
+                    break;
+                }
+            }
+            let data = &piece[HEADER..];
+            if data.is_empty() {
+                return Ok(());
+            }
             self.sum.update(data);
             self.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
-            self.send(piece).await?;
+            self.send(frames::data(piece)).await?;
         }
-        Ok(())
     }
 
     /// What stands behind the data.
