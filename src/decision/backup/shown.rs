@@ -192,16 +192,11 @@ impl RunView {
 impl EndedView {
     fn of(ended: &Ended) -> EndedView {
         let (slot, at, attempts) = (ended.slot, ended.at, ended.attempts);
-        let (mut lacking, mut why) = (Vec::new(), String::new());
-        let (backup, bytes) = match &ended.outcome {
-            Outcome::Done { backup, bytes, lacking: without } => {
-                lacking.clone_from(without);
-                (Some(backup.clone()), *bytes)
+        let (backup, bytes, lacking, why) = match &ended.outcome {
+            Outcome::Done { backup, bytes, lacking } => {
+                (Some(backup.clone()), *bytes, lacking.clone(), String::new())
             }
-            Outcome::Failed { why: told } => {
-                why.clone_from(told);
-                (None, 0)
-            }
+            Outcome::Failed { why } => (None, 0, Vec::new(), why.clone()),
         };
         EndedView { slot, at, attempts, backup, bytes, lacking, why }
     }

@@ -178,8 +178,8 @@ fn create(partial: &Path) -> io::Result<File> {
 
 /// Writes all of it, from that place of the file on.
 pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    let strides = bytes.chunks(WRITTEN).zip((offset..).step_by(WRITTEN));
-    strides.into_iter().try_for_each(|(some, at)| file.write_all_at(some, at))
+    let mut strides = bytes.chunks(WRITTEN).zip((offset..).step_by(WRITTEN));
+    strides.try_for_each(|(some, at)| file.write_all_at(some, at))
 }
 
 /// Makes a file durable and gives it its name.
