@@ -3,7 +3,7 @@
 use crate::bucket::{ACCESS_KEY, BUCKET, Bucket, SECRET_KEY};
 use mysql_async::prelude::Queryable;
 use regent::demo::ports::free_ports;
-use regent::demo::servers::accounts::{MONITOR, REPLICATION, ROOT};
+use regent::demo::servers::accounts::{BACKUP, MONITOR, REPLICATION, ROOT};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 pub use DatabaseFlavor::{Mariadb, Mysql};
-
-const ACCOUNTS: &str = include_str!("../../docs/accounts.md");
 
 pub struct Stage {
     pub flavor: DatabaseFlavor,
@@ -75,12 +73,12 @@ impl Stage {
         stage.secret("monitor", MONITOR.password);
         stage.secret("replication", REPLICATION.password);
         stage.secret("root", ROOT.password);
-        stage.secret("backup", BACKUP_PASSWORD);
+        stage.secret("backup", BACKUP.password);
         stage.secret("s3", SECRET_KEY);
         Some(stage)
     }
 
-    /// Everything a dump could forget, and the documented account that reads it.
+    /// Everything a dump could forget.
     async fn fill(&self) {
         let mut conn = self.primary.connect().await.unwrap();
         for statement in SCHEMA {
@@ -93,9 +91,6 @@ impl Stage {
         for _ in 0..13 {
             let double = "INSERT INTO shop.noise (bytes) SELECT RANDOM_BYTES(1000) FROM shop.noise";
             conn.query_drop(double).await.unwrap();
-        }
-        for statement in documented(self.flavor) {
-            conn.query_drop(statement).await.unwrap();
         }
         conn.query_drop("CREATE TABLE shop.last (id INT PRIMARY KEY)").await.unwrap();
         self.replica.wait_for("SELECT COUNT(*) FROM shop.last", 0).await.unwrap();
@@ -284,19 +279,6 @@ pub async fn sums(server: &Server) -> Vec<(String, u64)> {
 /// All answers to a question.
 pub async fn asked(server: &Server, question: &str) -> Vec<String> {
     server.connect().await.unwrap().query(question).await.unwrap()
-}
-
-const BACKUP_PASSWORD: &str = "of-the-backup-account-7713";
-
-/// The statements of `docs/accounts.md` that make the account for backups.
-fn documented(flavor: DatabaseFlavor) -> Vec<String> {
-    let section = ACCOUNTS.split("\n## Backups\n").nth(1).unwrap();
-    let block = section.split("```sql\n").nth(match flavor {
-        Mysql => 1,
-        Mariadb => 2,
-    });
-    let lines = block.unwrap().split("```").next().unwrap().lines();
-    lines.map(|line| line.trim_end_matches(';').replace("...", BACKUP_PASSWORD)).collect()
 }
 
 const SCHEMA: &[&str] = &[

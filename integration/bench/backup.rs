@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable;
 use regent::clock::Clock;
 use regent::demo::ports::free_ports;
 use regent::demo::process::{Launch, Process};
-use regent::demo::servers::accounts::{MONITOR, REPLICATION, ROOT};
+use regent::demo::servers::accounts::{BACKUP, MONITOR, REPLICATION};
 use regent::demo::servers::{DatabaseFlavor, Installation, Server, ServerOptions, ServerSet};
 use serde::Serialize;
 use serde_json::Value;
@@ -150,7 +150,7 @@ impl Bench {
         for (name, text) in [
             ("monitor", MONITOR.password),
             ("replication", REPLICATION.password),
-            ("root", ROOT.password),
+            ("backup", BACKUP.password),
             ("token", TOKEN),
             ("secret", SECRET_KEY),
         ] {
@@ -235,7 +235,7 @@ impl Bench {
         let reach = format!(
             "--host=127.0.0.1 --port={} --user={} --protocol=tcp",
             self.server.port(),
-            ROOT.user
+            BACKUP.user
         );
         let client = |name: &str, rest: &str| {
             format!("{} --no-defaults {reach} {rest}", program(name).display())
@@ -258,7 +258,7 @@ impl Bench {
             (DatabaseFlavor::Mariadb, _) => {
                 let backup = program("mariadb-backup").display().to_string();
                 let to = place.join("work").display().to_string();
-                let password = format!("--password={}", ROOT.password);
+                let password = format!("--password={}", BACKUP.password);
                 format!(
                     "{backup} --no-defaults --backup --stream=xbstream {reach} {password} \
                      --target-dir={to}"
@@ -270,7 +270,7 @@ impl Bench {
         let begun = clock.now().moment;
         let output = Command::new("bash")
             .args(["-c", &script])
-            .env("MYSQL_PWD", ROOT.password)
+            .env("MYSQL_PWD", BACKUP.password)
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
             .env("AWS_DEFAULT_REGION", "us-east-1")
@@ -440,7 +440,7 @@ clusters:
                 access_key: {ACCESS_KEY}, secret_key_file: secret }}
       compression: {LEVEL}
       checksums: {checksums}
-      account: {{ user: {root}, password_file: root }}
+      account: {{ user: {backup}, password_file: backup }}
       tools: {{ {tools} }}
 ",
             address = self.server.address(),
@@ -449,7 +449,7 @@ clusters:
             monitor = MONITOR.user,
             replication = REPLICATION.user,
             endpoint = bucket.endpoint(),
-            root = ROOT.user,
+            backup = BACKUP.user,
             tools = tools(self.server.flavor(), self.installation),
         )
     }

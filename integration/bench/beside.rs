@@ -2,9 +2,9 @@
 
 use crate::backup;
 use anyhow::{Context, Result, bail, ensure};
-use mysql_async::prelude::Queryable;
 use regent::demo::cluster::Cluster;
-use regent::demo::servers::{DatabaseFlavor, Installation, Server};
+use regent::demo::servers::accounts::BACKUP;
+use regent::demo::servers::{DatabaseFlavor, Installation};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,10 +18,6 @@ pub const MEGABYTES: u64 = 1_000;
 const LOOK: Duration = Duration::from_millis(20);
 const BEGINS: Duration = Duration::from_secs(30);
 
-/// Who reads. Sessions of an account that may write past `read_only`, as root may, are ended in a failover.
-const USER: &str = "backup";
-const PASSWORD: &str = "of-a-measured-backup";
-
 /// One backup that is being made.
 pub struct Beside {
     child: Child,
@@ -31,7 +27,7 @@ pub struct Beside {
 /// Says in the cluster's configuration how it is backed up.
 pub fn configure(cluster: &Cluster, flavor: DatabaseFlavor) -> Result<()> {
     let password = cluster.directory().join("backup-password");
-    std::fs::write(&password, PASSWORD)?;
+    std::fs::write(&password, BACKUP.password)?;
     let installation = Installation::find(flavor)?;
     let tools = backup::tools(flavor, &installation);
     let section = format!(
@@ -41,23 +37,11 @@ pub fn configure(cluster: &Cluster, flavor: DatabaseFlavor) -> Result<()> {
       tools: {{ {tools} }}
 ",
         folder(cluster).display(),
-        USER,
+        BACKUP.user,
         password.display()
     );
     let path = &cluster.configuration;
     Ok(std::fs::write(path, std::fs::read_to_string(path)? + &section)?)
-}
-
-/// Makes the account that reads, on all servers.
-pub async fn make_account(primary: &Server, flavor: DatabaseFlavor) -> Result<()> {
-    let grants = match flavor {
-        DatabaseFlavor::Mysql => "REPLICATION CLIENT, SHOW_ROUTINE",
-        DatabaseFlavor::Mariadb => "LOCK TABLES, BINLOG MONITOR",
-    };
-    let grants = format!("SELECT, SHOW VIEW, TRIGGER, EVENT, RELOAD, PROCESS, {grants}");
-    let mut conn = primary.connect().await?;
-    conn.query_drop(format!("CREATE USER '{USER}'@'%' IDENTIFIED BY '{PASSWORD}'")).await?;
-    Ok(conn.query_drop(format!("GRANT {grants} ON *.* TO '{USER}'@'%'")).await?)
 }
 
 fn folder(cluster: &Cluster) -> PathBuf {

@@ -44,7 +44,6 @@ impl Stage {
         if backed_up {
             let primary = stage.primary().await?;
             let primary = stage.cluster.server(&primary).context("an unknown primary")?;
-            beside::make_account(primary, flavor).await?;
             backup::fill(primary, beside::MEGABYTES).await?;
             stage.wait_until_healthy(Duration::from_secs(120)).await?;
         }

@@ -6,6 +6,7 @@ use crate::held;
 use crate::stage::{Outcome, PATIENCE, Stage, check};
 use mysql_async::prelude::Queryable;
 use regent::demo::ports::free_ports;
+use regent::demo::servers::accounts::ROOT;
 use regent::demo::servers::{Installation, Server, ServerOptions, ServerSet};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -70,9 +71,9 @@ async fn a_table_is_undropped_whoever_died(stage: &mut Stage) -> Outcome {
     let set = ServerSet::new(place.path().join("servers"), Installation::find(stage.flavor())?)?;
     let port = free_ports(1)[0];
     let fresh = set.start("fresh", port, ServerOptions::default()).await?;
-    let (into, password) = (fresh.address().to_string(), place.path().join("root"));
+    let (into, password) = (fresh.address().to_string(), held::password(ROOT, place.path())?);
     let mut restore =
-        vec!["backup", "restore", "shop", "latest", "--into", &into, "--user", "root"];
+        vec!["backup", "restore", "shop", "latest", "--into", &into, "--user", ROOT.user];
     let password = password.display().to_string();
     restore.extend(["--password-file", &password, "--before-gtid", &dropped]);
     restore.extend(["--config", &configuration]);

@@ -2,7 +2,7 @@
 //! what they do as long as a test holds them.
 
 use crate::stage::{Outcome, Stage};
-use regent::demo::servers::accounts::ROOT;
+use regent::demo::servers::accounts::{Account, BACKUP};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,22 +55,28 @@ wait_here() {{ touch {begun}; while [ -e {held} ]; do sleep 0.05; done; }}
     }
 }
 
-/// Says in the cluster's configuration how it is backed up: into a folder of that place, as root, and what else
+/// Says in the cluster's configuration how it is backed up: into a folder of that place, and what else
 /// there is to say.
 pub fn configure(stage: &Stage, place: &Path, more: &str) -> Outcome {
-    let password = place.join("root");
-    private(&password, ROOT.password)?;
+    let password = password(BACKUP, place)?;
     let section = format!(
         "    backups:
       targets: [ {{ name: local, folder: {} }} ]
       account: {{ user: {}, password_file: {} }}
 {more}",
         place.join("folder").display(),
-        ROOT.user,
+        BACKUP.user,
         password.display()
     );
     let path = &stage.cluster.configuration;
     Ok(std::fs::write(path, std::fs::read_to_string(path)? + &section)?)
+}
+
+/// A file with the password of an account.
+pub fn password(account: Account, place: &Path) -> Outcome<PathBuf> {
+    let path = place.join(account.user);
+    private(&path, account.password)?;
+    Ok(path)
 }
 
 /// A file that only its owner reads.

@@ -117,7 +117,7 @@ fn command(stage: &Stage, place: &Path, server: &str, more: &[&str]) -> tokio::p
 }
 
 fn arguments(place: &Path, server: &str, stage: &Stage) -> Vec<String> {
-    let (root, file) = (ROOT.user, place.join("root").display().to_string());
+    let (root, file) = (ROOT.user, place.join(ROOT.user).display().to_string());
     let configuration = stage.cluster.configuration.display().to_string();
     let words = ["rejoin", "shop", server, "--rebuild", "--from-backup", "--user", root];
     let mut all: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
@@ -142,6 +142,7 @@ fn configure(stage: &Stage, place: &Path) -> Outcome {
     Held(place).instead_of(&installation.program(program), &client, script)?;
     let dumps = installation.program(dumps);
     let (client, dumps) = (client.display(), dumps.display());
+    held::password(ROOT, place)?;
     held::configure(
         stage,
         place,

@@ -15,6 +15,8 @@ pub struct Account {
 pub const MONITOR: Account = Account { user: "regent", password: "regent-demo" };
 /// What replicas connect to their source as.
 pub const REPLICATION: Account = Account { user: "repl", password: "repl-demo" };
+/// What backups are made as.
+pub const BACKUP: Account = Account { user: "backup", password: "backup-demo" };
 /// An application's account, without any administrative privilege.
 pub const SHOP: Account = Account { user: "shop", password: "shop-demo" };
 /// The account of whoever runs the test: everything, from anywhere.
@@ -63,6 +65,22 @@ pub fn replication_grants(account: &str) -> Vec<String> {
     vec![grant("REPLICATION SLAVE ON *.*", account)]
 }
 
+/// The `GRANT` statements for the account that backups are made as: it reads everything and changes nothing.
+pub fn backup_grants(flavor: DatabaseFlavor, account: &str) -> Vec<String> {
+    let privileges: &[&str] = match flavor {
+        DatabaseFlavor::Mysql => &[
+            "SELECT, SHOW VIEW, TRIGGER, EVENT, RELOAD, PROCESS, REPLICATION CLIENT ON *.*",
+            "SHOW_ROUTINE ON *.*",
+            // For CLONE.
+            "BACKUP_ADMIN ON *.*",
+        ],
+        DatabaseFlavor::Mariadb => &[
+            "SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, RELOAD, PROCESS, BINLOG MONITOR ON *.*",
+        ],
+    };
+    privileges.iter().map(|granted| grant(granted, account)).collect()
+}
+
 /// Everything to run once on an empty server, one statement each.
 pub(super) fn statements(flavor: DatabaseFlavor) -> Vec<String> {
     let create = match flavor {
@@ -70,12 +88,13 @@ pub(super) fn statements(flavor: DatabaseFlavor) -> Vec<String> {
         DatabaseFlavor::Mariadb => "CREATE OR REPLACE USER",
     };
     let named = |account: Account| format!("'{}'@'%'", account.user);
-    let mut all: Vec<String> = [MONITOR, REPLICATION, SHOP, ROOT]
+    let mut all: Vec<String> = [MONITOR, REPLICATION, BACKUP, SHOP, ROOT]
         .iter()
         .map(|account| format!("{create} {} IDENTIFIED BY '{}'", named(*account), account.password))
         .collect();
     all.extend(monitor_grants(flavor, &named(MONITOR)));
     all.extend(replication_grants(&named(REPLICATION)));
+    all.extend(backup_grants(flavor, &named(BACKUP)));
     if flavor == DatabaseFlavor::Mariadb {
         // These come with the system tables, have no password, and would win over `root` from anywhere.
         all.push("DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1'".to_owned());
@@ -91,7 +110,7 @@ fn grant(what: &str, account: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{DatabaseFlavor, monitor_grants, replication_grants};
+    use super::{DatabaseFlavor, backup_grants, monitor_grants, replication_grants};
 
     #[test]
     fn the_documented_grants_are_those_that_are_used() {
@@ -99,6 +118,7 @@ mod tests {
         let mut all = replication_grants("'repl'@'%'");
         for flavor in [DatabaseFlavor::Mysql, DatabaseFlavor::Mariadb] {
             all.extend(monitor_grants(flavor, "'regent'@'%'"));
+            all.extend(backup_grants(flavor, "'backup'@'%'"));
         }
         for grant in all {
             assert!(page.contains(&format!("{grant};")), "docs/accounts.md lacks: {grant};");
