@@ -18,6 +18,18 @@ pub const MEGABYTES: u64 = 1_000;
 const LOOK: Duration = Duration::from_millis(20);
 const BEGINS: Duration = Duration::from_secs(30);
 
+/// What a backup that is held back stores each second.
+const LIMIT: &str = "10MiB";
+
+/// How fast a backup is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speed {
+    /// As fast as it can be.
+    Full,
+    /// With a limit, as on machines that do other things too.
+    Limited,
+}
+
 /// One backup that is being made.
 pub struct Beside {
     child: Child,
@@ -41,7 +53,14 @@ pub fn configure(cluster: &Cluster, flavor: DatabaseFlavor) -> Result<()> {
         password.display()
     );
     let path = &cluster.configuration;
-    Ok(std::fs::write(path, std::fs::read_to_string(path)? + &section)?)
+    let text = std::fs::read_to_string(path)? + &section;
+    std::fs::write(limited(cluster), format!("{text}      rate_limit: {LIMIT}\n"))?;
+    Ok(std::fs::write(path, text)?)
+}
+
+/// The same configuration, with a limit.
+fn limited(cluster: &Cluster) -> PathBuf {
+    cluster.directory().join("limited.yaml")
 }
 
 fn folder(cluster: &Cluster) -> PathBuf {
@@ -50,11 +69,15 @@ fn folder(cluster: &Cluster) -> PathBuf {
 
 impl Beside {
     /// Begins one and returns when the first of it is stored.
-    pub async fn begin(cluster: &Cluster) -> Result<Beside> {
+    pub async fn begin(cluster: &Cluster, speed: Speed) -> Result<Beside> {
+        let configuration = match speed {
+            Speed::Full => cluster.configuration.clone(),
+            Speed::Limited => limited(cluster),
+        };
         let folder = folder(cluster);
         let child = Command::new(cluster.program())
             .args(["backup", "now", Cluster::NAME, "--method", "logical", "--json", "--config"])
-            .arg(&cluster.configuration)
+            .arg(configuration)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

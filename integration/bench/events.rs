@@ -1,5 +1,6 @@
 //! What is done to the cluster, and how long its clients may notice it.
 
+use crate::beside::Speed;
 use clap::ValueEnum;
 use regent::demo::lab::Fault;
 use serde::{Serialize, Serializer};
@@ -12,6 +13,8 @@ pub enum Event {
     Kill,
     /// The same while a backup reads one of the replicas, on the same machine.
     KillDuringBackup,
+    /// The same while one does that is held back.
+    KillDuringLimitedBackup,
     /// The primary's role is moved on request.
     Switchover,
     /// The primary's process stops to run and keeps its sockets.
@@ -41,7 +44,9 @@ impl Event {
     /// What it is for the lab; a switchover is no fault.
     pub fn fault(self) -> Option<Fault> {
         match self {
-            Event::Kill | Event::KillDuringBackup => Some(Fault::Kill),
+            Event::Kill | Event::KillDuringBackup | Event::KillDuringLimitedBackup => {
+                Some(Fault::Kill)
+            }
             Event::Switchover => None,
             Event::Hang => Some(Fault::Hang),
             Event::Drop => Some(Fault::Drop),
@@ -50,16 +55,27 @@ impl Event {
         }
     }
 
+    /// The backup that is made meanwhile.
+    pub fn beside(self) -> Option<Speed> {
+        match self {
+            Event::KillDuringBackup => Some(Speed::Full),
+            Event::KillDuringLimitedBackup => Some(Speed::Limited),
+            _ => None,
+        }
+    }
+
     /// Whether it takes more than processes on loopback.
     pub fn needs_lab(self) -> bool {
-        !matches!(self, Event::Kill | Event::KillDuringBackup | Event::Switchover)
+        !matches!(self, Event::Kill | Event::Switchover) && self.beside().is_none()
     }
 
     /// What is aimed at.
     pub fn target(self) -> Target {
         let (median_ms, worst_ms) = match self {
             Event::Switchover => (200.0, 200.0),
-            Event::Kill | Event::KillDuringBackup => (1_000.0, 1_000.0),
+            Event::Kill | Event::KillDuringBackup | Event::KillDuringLimitedBackup => {
+                (1_000.0, 1_000.0)
+            }
             Event::Hang | Event::Drop => (3_000.0, 4_000.0),
             Event::DataCenter => (4_000.0, 5_000.0),
             Event::Replication => (5_000.0, 6_000.0),
@@ -73,6 +89,7 @@ impl fmt::Display for Event {
         f.write_str(match self {
             Event::Kill => "kill",
             Event::KillDuringBackup => "kill during a backup",
+            Event::KillDuringLimitedBackup => "kill during a limited backup",
             Event::Switchover => "switchover",
             Event::Hang => "hang",
             Event::Drop => "drop",

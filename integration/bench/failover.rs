@@ -8,7 +8,7 @@ use crate::stage::Stage;
 use anyhow::{Context, Result};
 use regent::api::types::EventView;
 use regent::clock::{Clock, WallTime};
-use regent::demo::lab::Lab;
+use regent::demo::lab::{Fault, Lab};
 use regent::demo::servers::DatabaseFlavor;
 use regent::demo::sites::Sites;
 use regent::demo::writer::{Writer, WriterOptions, WriterReport};
@@ -239,9 +239,9 @@ impl Campaign<'_> {
     }
 
     async fn begin_beside(&self, event: Event) -> Result<Option<Beside>> {
-        match event {
-            Event::KillDuringBackup => Beside::begin(&self.stage.cluster).await.map(Some),
-            _ => Ok(None),
+        match event.beside() {
+            Some(speed) => Beside::begin(&self.stage.cluster, speed).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -279,9 +279,7 @@ impl Campaign<'_> {
         if let Some(fault) = event.fault() {
             fault.end(self.lab.as_deref_mut(), &mut self.stage.cluster, former).await?;
             let server = self.stage.cluster.server(former).context("no such server")?;
-            if matches!(event, Event::Kill | Event::KillDuringBackup)
-                && server.is_writable().await?
-            {
+            if matches!(fault, Fault::Kill) && server.is_writable().await? {
                 run.problems.push(format!("{former} came back writable"));
             }
         }

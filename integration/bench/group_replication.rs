@@ -34,7 +34,7 @@ const ONLINE: &str = "SELECT COUNT(*) FROM performance_schema.replication_group_
 pub async fn measure(events: &[Event], runs: u32, lab: Option<&mut Lab>, measured: &mut Measured) {
     // Backups are Regent's; the group would have none beside it.
     let faults = events.iter().copied().filter(|event| event.fault().is_some());
-    let faults: Vec<_> = faults.filter(|event| *event != Event::KillDuringBackup).collect();
+    let faults: Vec<_> = faults.filter(|event| event.beside().is_none()).collect();
     if let Err(error) = campaign(&faults, runs, lab, &mut measured.runs).await {
         progress(&format!("bench: {error:#}"));
         measured.broken.push(format!("{error:#}"));
@@ -215,7 +215,7 @@ impl Group {
                 let others = self.sites.servers.iter().filter(|site| site.name != primary.name);
                 others.flat_map(|site| Cut::between(host, Place::Host(site.name))).collect()
             }
-            Event::Switchover | Event::KillDuringBackup => {
+            Event::Switchover | Event::KillDuringBackup | Event::KillDuringLimitedBackup => {
                 anyhow::bail!("{event} is not what both can have")
             }
         };

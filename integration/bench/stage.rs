@@ -33,7 +33,7 @@ impl Stage {
         let rules = Some(rules());
         let options = ClusterOptions { program, sites, rules, ..ClusterOptions::new(flavor) };
         let mut cluster = Cluster::start_servers(&options).await?;
-        let backed_up = events.contains(&Event::KillDuringBackup);
+        let backed_up = events.iter().any(|event| event.beside().is_some());
         if backed_up {
             beside::configure(&cluster, flavor)?;
         }
