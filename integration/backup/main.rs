@@ -35,6 +35,7 @@ mod faulty;
 mod keeping;
 mod keys;
 mod leftovers;
+mod making_way;
 mod outages;
 mod physical;
 mod proofs;

@@ -29,8 +29,23 @@ impl Maker {
 
     /// Makes a backup of db2 and says how that ended.
     pub async fn make(&mut self, number: u32) -> BackupEnd {
+        self.begin(number);
+        self.ended().await
+    }
+
+    /// Begins to make one.
+    pub fn begin(&self, number: u32) {
         let (cluster, server) = ("shop".into(), "db2".into());
         self.makers.carry_out(BackupOrder::Make { cluster, attempt: attempt(number), server });
+    }
+
+    /// Tells it whether the cluster is being opened for writes.
+    pub fn make_way(&self, others: bool) {
+        self.makers.make_way(&"shop".into(), others);
+    }
+
+    /// How the one that was begun ended.
+    pub async fn ended(&mut self) -> BackupEnd {
         loop {
             let said = tokio::time::timeout(Duration::from_secs(60), self.news.recv()).await;
             let said = said.expect("it ends").expect("it is told");

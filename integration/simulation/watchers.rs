@@ -4,6 +4,7 @@ use crate::faults::Trap;
 use crate::network::Node;
 use crate::setting::{self, Flaw};
 use crate::world::{Event, LocalClock, MILLI, SECOND, World};
+use regent::decision::cluster::ClusterState;
 use regent::decision::procedure::{Kind, Procedure};
 use regent::decision::report::{Sight, Trouble};
 use regent::decision::topology::{DataCenter, ProxyName, ServerName, WatcherName};
@@ -28,6 +29,8 @@ pub struct WatcherHost {
     wake_at: u64,
     /// The newest procedure whose orders were withdrawn.
     pub withdrawn: u64,
+    /// Whether backups there were told that something goes before them.
+    first: bool,
 }
 
 impl WatcherHost {
@@ -43,6 +46,7 @@ impl WatcherHost {
             disk_delay: MILLI,
             wake_at: u64::MAX,
             withdrawn: 0,
+            first: false,
         }
     }
 
@@ -76,7 +80,7 @@ impl World {
         let started = Watcher::start(setup, &host.disk, now);
         let host = &mut self.watchers[number];
         (host.life, host.clock, host.wake_at, host.written_at) = (life, clock, u64::MAX, self.now);
-        host.withdrawn = 0;
+        (host.withdrawn, host.first) = (0, false);
         match started {
             Ok(watcher) => host.watcher = Some(watcher),
             Err(fatal) => self.broken(format!("w{} cannot start: {fatal}", number + 1)),
@@ -146,7 +150,20 @@ impl World {
             }
             self.carry_out(number, output);
         }
+        self.backups_know(number);
         self.watcher_moved(number);
+    }
+
+    /// A backup that stands still for nothing, or goes on beside a failover, was told wrongly.
+    fn backups_know(&mut self, number: usize) {
+        let host = &self.watchers[number];
+        let Some(watcher) = &host.watcher else { return };
+        let cluster = watcher.state().clusters.get(&setting::cluster());
+        let first = cluster.is_some_and(ClusterState::comes_first);
+        if first != host.first {
+            let text = format!("w{} told backups {}, and it is {first}", number + 1, host.first);
+            self.broken(text);
+        }
     }
 
     fn carry_out(&mut self, number: usize, output: Output) {
@@ -195,6 +212,7 @@ impl World {
                 host.withdrawn = host.withdrawn.max(procedure);
             }
             Output::Backup(order) => self.order_backup(number, life, order),
+            Output::GoesFirst { others, .. } => self.watchers[number].first = others,
             Output::Chore(order) => self.order_chore(number, life, &order),
             Output::Reply { response, .. } => {
                 let word = crate::tally::word(&response);

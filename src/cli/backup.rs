@@ -2,6 +2,7 @@
 
 use super::Failed;
 use super::args::{BackupMethod, BackupNamed, BackupNow, BackupOrder, BackupRestore, Global};
+use super::making_way::Hearing;
 use super::output::{Output, plain, table};
 use super::{archive, latest, proof, recovery, restoring, resuming, retention, unpacking};
 use crate::clock::{Clock, Moment};
@@ -87,7 +88,9 @@ async fn take(
     let security = config.security.as_ref();
     let agent = backup::agent_for(method, security, cluster, &source.server.name)?;
     let (agent, clock) = (agent.as_ref(), Clock::start());
-    let order = Order { cluster, backups, source, targets, agent, clock, run: None };
+    let hearing = Hearing::begin(global, &cluster.spec.name);
+    let turn = &hearing.turn;
+    let order = Order { cluster, backups, source, targets, agent, clock, run: None, turn };
     let shown = Shown::begin(global, "stored");
     let stop = stopped()?;
     // What runs beside it, such as a watcher or the server that is read, goes first.

@@ -10,6 +10,7 @@ pub mod files;
 pub mod latest;
 pub mod logs;
 pub mod maintaining;
+mod making_way;
 pub mod output;
 pub mod procedure;
 pub mod proof;

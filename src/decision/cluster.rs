@@ -156,6 +156,12 @@ impl Notes {
 }
 
 impl ClusterState {
+    /// Whether its route is closed, or a procedure that closed it goes on: what can wait makes way for that.
+    pub fn comes_first(&self) -> bool {
+        let closed = matches!(self.writer, Writer::Closed { .. });
+        closed || self.procedure.as_ref().is_some_and(|open| open.kind.closes_route())
+    }
+
     /// The same with no more history than decisions look at: how the primary became it.
     #[must_use]
     pub fn present(&self) -> ClusterState {

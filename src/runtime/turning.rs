@@ -242,6 +242,7 @@ impl Turning {
                 self.canaries.write(server, epoch, permit);
             }
             Output::Backup(order) => self.makers.carry_out(order),
+            Output::GoesFirst { cluster, others } => self.makers.make_way(&cluster, others),
             Output::Chore(order) => self.chores.carry_out(order),
             Output::ToProxy { proxy, message } => self.peers.to_proxy(&proxy, message),
             Output::ToProxies { message } => self.peers.to_proxies(&message),

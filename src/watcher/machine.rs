@@ -14,14 +14,14 @@ use crate::decision::backup::chore::{Chore, Chores};
 use crate::decision::backup::declared::Schedules;
 use crate::decision::backup::proofs::AllWanted;
 use crate::decision::backup::runs::Change;
-use crate::decision::cluster::{Command, FORMAT, Proposal, State, Writer};
+use crate::decision::cluster::{ClusterState, Command, FORMAT, Proposal, State, Writer};
 use crate::decision::lease::{FromProxy, ToProxy};
 use crate::decision::procedure::Ending;
 use crate::decision::report::Sight;
 use crate::decision::topology::{
     ClusterName, Clusters, DataCenter, Epoch, ProxyName, ServerKey, Timing, WatcherName,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Entries after the last snapshot from which on the log is compacted.
 const COMPACT_AFTER: u64 = 4_000;
@@ -64,6 +64,8 @@ pub struct Watcher {
     pub(super) holding: Holding,
     /// When each peer was last heard of.
     pub(super) heard: BTreeMap<WatcherName, Moment>,
+    /// The clusters of which backups here were told that something goes before them.
+    first: BTreeSet<ClusterName>,
     schedule: Schedule,
     /// Entries up to here were committed before this start; they are history, not news.
     replayed_to: u64,
@@ -111,7 +113,8 @@ impl Watcher {
         let mut making = Making::default();
         making.follow(now.moment, &setup.own, &state, false);
         let schedule = Schedule::new(&setup.clusters, setup.timing, setup.seed, now.moment);
-        Ok(Watcher {
+        let clusters: Vec<_> = state.clusters.keys().cloned().collect();
+        let mut watcher = Watcher {
             replayed_to: consensus.commit_index(),
             setup,
             consensus,
@@ -121,9 +124,12 @@ impl Watcher {
             making,
             holding: Holding::default(),
             heard: BTreeMap::new(),
+            first: BTreeSet::new(),
             schedule,
             outputs: Vec::new(),
-        })
+        };
+        watcher.tell_backups(clusters.into_iter());
+        Ok(watcher)
     }
 
     /// Takes one input and returns everything that is to be done because of it, in order.
@@ -276,6 +282,8 @@ impl Watcher {
             self.state = decode_state(index, &bytes)?;
             self.applied = index;
             self.follow_backups(now.moment, true);
+            let all: Vec<_> = self.state.clusters.keys().cloned().collect();
+            self.tell_backups(all.into_iter());
         }
         if let Some(role) = role {
             self.leading = match (role.leads, self.leading.take()) {
@@ -324,6 +332,7 @@ impl Watcher {
         if index > self.replayed_to {
             self.tell_proxies(&before);
         }
+        self.tell_backups(proposal.commands.iter().map(Command::cluster).cloned());
         if proposal.commands.iter().any(|command| matches!(command, Command::Backup { .. })) {
             self.follow_backups(now.moment, index > self.replayed_to);
         }
@@ -395,6 +404,20 @@ impl Watcher {
                 let (cluster, epoch, leader) = (cluster.clone(), state.epoch, leader.clone());
                 let message = ToProxy::Changed { cluster, epoch, leader };
                 self.outputs.push(Output::ToProxies { message });
+            }
+        }
+    }
+
+    /// Tells what reads servers here when something goes before it, and when nothing does any more.
+    fn tell_backups(&mut self, clusters: impl Iterator<Item = ClusterName>) {
+        for cluster in clusters {
+            let others = self.state.clusters.get(&cluster).is_some_and(ClusterState::comes_first);
+            let news = match others {
+                true => self.first.insert(cluster.clone()),
+                false => self.first.remove(&cluster),
+            };
+            if news {
+                self.outputs.push(Output::GoesFirst { cluster, others });
             }
         }
     }

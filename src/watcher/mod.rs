@@ -150,6 +150,14 @@ pub enum Output {
     },
     /// Make a backup, break one off, or see to one that ended.
     Backup(BackupOrder),
+    /// From now on something goes before the backups of a cluster, or nothing does any more: its route is
+    /// closed, or a procedure that closed it goes on.
+    GoesFirst {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Whether something does.
+        others: bool,
+    },
     /// Do a chore, or end it.
     Chore(ChoreOrder),
     /// Answer a request.

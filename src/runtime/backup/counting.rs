@@ -8,6 +8,7 @@
 
 use super::BackupError;
 use super::taking::CONNECT_LIMIT;
+use super::turn::Turn;
 use crate::config::Account;
 use crate::decision::backup::counts::{Counts, LeftOut, MOST_TABLES, Place, Sum};
 use crate::decision::gtid::Gtids;
@@ -66,6 +67,14 @@ pub(super) struct Counting {
     work: JoinHandle<Result<(), String>>,
 }
 
+/// When a session that counts is to stand still, and how it is made to.
+#[derive(Debug)]
+struct Pauses {
+    ground: Ground,
+    session: u32,
+    turn: Turn,
+}
+
 /// What was counted so far.
 #[derive(Debug, Default)]
 struct Tally {
@@ -100,7 +109,7 @@ impl Held {
     }
 
     /// Gives the lock back, now that the dump has its snapshot, and begins to count.
-    pub(super) async fn count(self) -> Result<Counting, String> {
+    pub(super) async fn count(self, turn: Turn) -> Result<Counting, String> {
         // Whoever holds it gives it back either way.
         let _ = self.released.send(());
         let held = self.holding.await.map_err(|_| "the lock's session broke off".to_owned())?;
@@ -108,8 +117,9 @@ impl Held {
         let (ground, tally) = (self.ground, Arc::new(Mutex::new(Tally::default())));
         let session = conn.id();
         let (schemas, counted) = (ground.schemas.clone(), tally.clone());
+        let mut pauses = Pauses { ground: ground.clone(), session, turn };
         let work = tokio::spawn(async move {
-            let counted = all(&mut conn, &schemas, &counted).await;
+            let counted = all(&mut conn, &schemas, &counted, Some(&mut pauses)).await;
             counted.map_err(|error| error.to_string())
         });
         Ok(Counting { ground, position, session, tally, work })
@@ -146,16 +156,41 @@ impl Counting {
     /// Ends the session on the server, which otherwise goes on reading a table to its end.
     async fn give_up(&mut self) {
         self.work.abort();
-        if let Ok(mut conn) = session(&self.ground).await {
-            // One that has ended already is what was wanted.
-            let _ = conn.query_drop(format!("KILL {}", self.session)).await;
-        }
+        end(&self.ground, &format!("KILL {}", self.session)).await;
     }
 }
 
 impl Drop for Counting {
     fn drop(&mut self) {
         self.work.abort();
+    }
+}
+
+impl Pauses {
+    /// Counts a table, and does so again when it had to make way for something meanwhile.
+    async fn count(&mut self, conn: &mut Conn, table: &Table) -> Result<Sum, Error> {
+        loop {
+            self.turn.come().await;
+            let counting = one(conn, table);
+            tokio::pin!(counting);
+            tokio::select! {
+                biased;
+                counted = &mut counting => return counted,
+                () = self.turn.lost() => {}
+            }
+            end(&self.ground, &format!("KILL QUERY {}", self.session)).await;
+            // It may have come too late for that.
+            if let Ok(sum) = counting.await {
+                return Ok(sum);
+            }
+        }
+    }
+}
+
+/// Ends a session or what it does, from another one. When it has ended already, that is what was wanted.
+async fn end(ground: &Ground, statement: &str) {
+    if let Ok(mut conn) = session(ground).await {
+        let _ = conn.query_drop(statement).await;
     }
 }
 
@@ -210,11 +245,16 @@ async fn lock(conn: &mut Conn, flavor: Flavor) -> Result<Gtids, BackupError> {
 pub(super) async fn count(conn: &mut Conn, schemas: &[String]) -> Result<Vec<Sum>, Error> {
     let tally = Mutex::new(Tally::default());
     conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
-    all(conn, schemas, &tally).await?;
+    all(conn, schemas, &tally, None).await?;
     Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner).sums)
 }
 
-async fn all(conn: &mut Conn, schemas: &[String], tally: &Mutex<Tally>) -> Result<(), Error> {
+async fn all(
+    conn: &mut Conn,
+    schemas: &[String],
+    tally: &Mutex<Tally>,
+    mut pauses: Option<&mut Pauses>,
+) -> Result<(), Error> {
     let tables = tables(conn, schemas).await?;
     if tables.len() > MOST_TABLES {
         return Err(Error::Other(format!("it has more than {MOST_TABLES} tables").into()));
@@ -223,7 +263,11 @@ async fn all(conn: &mut Conn, schemas: &[String], tally: &Mutex<Tally>) -> Resul
     // Going back to it lets go of a table, so that nobody who wants to change one waits for the end.
     conn.query_drop("SAVEPOINT regent").await?;
     for table in &tables {
-        match one(conn, table).await {
+        let counted = match &mut pauses {
+            Some(pauses) => pauses.count(conn, table).await,
+            None => one(conn, table).await,
+        };
+        match counted {
             Ok(sum) => note(tally, |tally| tally.sums.push(sum)),
             Err(Error::Server(error)) => {
                 let why = format!("error {}", error.code);

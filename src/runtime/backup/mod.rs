@@ -47,6 +47,7 @@ mod taking;
 mod target;
 mod throwaway;
 mod tool;
+mod turn;
 
 pub use aside::step_back;
 pub use directory::{Laying, Prepared, into_directory};
@@ -65,6 +66,7 @@ pub use restoring::{Destination, Restored, Wish, broken_off, into_file, into_ser
 pub use source::{Source, choose, named};
 pub use taking::{Order, Taken, take};
 pub use target::{Target, TargetError};
+pub use turn::{Priority, Turn};
 
 use crate::decision::backup::archive::recovery::NoWay;
 use crate::decision::backup::choice::NoSource;

@@ -8,6 +8,7 @@ use super::pruning::{self, Scope};
 use super::source::named;
 use super::taking::{Order, Taken, take};
 use super::target::Target;
+use super::turn::Priority;
 use super::{BackupError, Progress, catalog, prune};
 use crate::clock::Clock;
 use crate::config::backups::Backups;
@@ -44,6 +45,8 @@ struct Shared {
     clock: Clock,
     inbox: mpsc::Sender<Input>,
     stop: CancellationToken,
+    /// What goes before the backups of each of them.
+    priorities: BTreeMap<ClusterName, Priority>,
     /// What breaks off each attempt that is being made.
     running: Mutex<BTreeMap<(ClusterName, Attempt), CancellationToken>>,
     tasks: TaskTracker,
@@ -65,7 +68,9 @@ impl Makers {
         stop: &CancellationToken,
     ) -> Makers {
         let backed_up = config.clusters.iter().filter(|cluster| cluster.backups.is_some());
-        let clusters = backed_up.map(|it| (it.spec.name.clone(), it.clone())).collect();
+        let clusters: BTreeMap<_, _> =
+            backed_up.map(|it| (it.spec.name.clone(), it.clone())).collect();
+        let priorities = clusters.keys().map(|name| (name.clone(), Priority::new())).collect();
         let shared = Shared {
             clusters,
             timing: config.timing,
@@ -73,6 +78,7 @@ impl Makers {
             clock,
             inbox: inbox.clone(),
             stop: stop.clone(),
+            priorities,
             running: Mutex::default(),
             tasks: TaskTracker::new(),
         };
@@ -114,6 +120,13 @@ impl Makers {
                 let work = work(cluster, attempt).prune();
                 tasks.spawn(async move { stop.run_until_cancelled(work).await });
             }
+        }
+    }
+
+    /// From now on something goes before the backups of that cluster, or nothing does any more.
+    pub fn make_way(&self, cluster: &ClusterName, others: bool) {
+        if let Some(priority) = self.shared.priorities.get(cluster) {
+            priority.set(others);
         }
     }
 
@@ -180,6 +193,8 @@ impl Work {
         let agent = agent_for(backups.method, security, cluster, &source.server.name)?;
         let progress = watch::Sender::new(Progress::default());
         let shown = AbortOnDropHandle::new(tokio::spawn(self.show(progress.subscribe())));
+        let priority = self.shared.priorities.get(&self.cluster);
+        let turn = priority.map_or_else(|| Priority::new().turn(), Priority::turn);
         let order = Order {
             cluster,
             backups,
@@ -188,6 +203,7 @@ impl Work {
             agent: agent.as_ref(),
             clock: self.shared.clock,
             run: Some(&self.attempt),
+            turn: &turn,
         };
         let taken = take(&order, &progress, broken_off.cancelled()).await;
         drop(shown);

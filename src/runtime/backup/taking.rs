@@ -17,6 +17,7 @@ use super::storing::{Stored, StoringError, cut};
 use super::sweeping::Sweeping;
 use super::target::Target;
 use super::tool::{Reach, Tool, Way};
+use super::turn::Turn;
 use crate::clock::{Clock, WallTime};
 use crate::config::backups::Backups;
 use crate::config::{Account, ClusterConfig};
@@ -64,6 +65,8 @@ pub struct Order<'a> {
     pub clock: Clock,
     /// The attempt of a scheduled run, if it is one.
     pub run: Option<&'a Attempt>,
+    /// What goes before it.
+    pub turn: &'a Turn,
 }
 
 /// A backup that was taken.
@@ -339,13 +342,22 @@ async fn fill(
     packed.write_all(head.as_bytes()).await.map_err(BackupError::io("packing"))?;
     let mut plain_bytes = head.len() as u64;
     let mut ends = Ends::default();
+    let mut turn = order.turn.clone();
     loop {
-        let next = waiting(&mut packed, printed.next()).await;
+        let begun = plain_bytes > head.len() as u64;
+        let next = async {
+            // Before that it holds a lock.
+            if begun {
+                turn.come().await;
+            }
+            printed.next().await
+        };
+        let next = waiting(&mut packed, next).await;
         let next = next.map_err(BackupError::io("packing"))?;
         let Some(part) = next.map_err(reading)? else { break };
-        if plain_bytes == head.len() as u64 {
+        if !begun {
             // The lock is given back before anything else.
-            counting = counting.snapshot_taken().await;
+            counting = counting.snapshot_taken(order.turn).await;
             same_accounts(order, asked).await?;
         }
         ends.take(&part);
@@ -400,10 +412,10 @@ async fn begin_counting(order: &Order<'_>, asked: &Asked) -> Counted {
 }
 
 impl Counted {
-    async fn snapshot_taken(self) -> Counted {
+    async fn snapshot_taken(self, turn: &Turn) -> Counted {
         match self {
             Counted::Held(held) => {
-                held.count().await.map_or_else(Counted::Failed, Counted::Counting)
+                held.count(turn.clone()).await.map_or_else(Counted::Failed, Counted::Counting)
             }
             other => other,
         }

@@ -1,0 +1,144 @@
+//! Backups that stand still while their cluster cannot be written to.
+
+use crate::scheduled::Maker;
+use crate::stage::{Mariadb, Mysql, Stage, asked, ended};
+use regent::config::Config;
+use regent::demo::servers::DatabaseFlavor;
+use regent::watcher::BackupEnd;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+both! { reading_and_counting_stand_still_and_lose_nothing }
+
+/// Makes a table that takes long to count: a value that is reckoned for each row, or, where `CHECKSUM TABLE`
+/// leaves such values out, many rows.
+fn slow(flavor: DatabaseFlavor) -> [&'static str; 2] {
+    match flavor {
+        Mysql => [
+            "CREATE TABLE shop.slow (id INT PRIMARY KEY, \
+             sum CHAR(128) AS (SHA2(REPEAT(id, 200000), 512)) VIRTUAL)",
+            "INSERT INTO shop.slow (id) SELECT id FROM shop.noise ORDER BY id LIMIT 1500",
+        ],
+        Mariadb => [
+            "CREATE TABLE shop.slow (id INT PRIMARY KEY)",
+            "INSERT INTO shop.slow SELECT seq FROM shop.seq_1_to_1000000",
+        ],
+    }
+}
+
+async fn reading_and_counting_stand_still_and_lose_nothing(flavor: DatabaseFlavor) {
+    let Some(stage) = Stage::set(flavor).await else { return };
+    for statement in slow(flavor) {
+        stage.primary.execute(statement).await.unwrap();
+    }
+    stage.replica.wait_for("SELECT COUNT(*) FROM shop.slow", 1500).await.unwrap();
+    let schedule = "      schedules: [ { name: nightly, cron: '30 2 * * *' } ]\n";
+    stage.configure(schedule, &stage.dump());
+    let config = Config::load(&stage.file("regent.yaml")).unwrap().config;
+    let mut maker = Maker::of(&config);
+
+    maker.begin(1);
+    until_counting(&stage, true).await;
+    maker.make_way(true);
+    until_counting(&stage, false).await;
+    assert!(timeout(Duration::from_secs(2), maker.ended()).await.is_err(), "it went on");
+    until_counting(&stage, false).await;
+    maker.make_way(false);
+    let end = maker.ended().await;
+    let BackupEnd::Made { backup, .. } = end else { panic!("{end:?}") };
+    let shown = stage.regent(&["show", "shop", backup.as_str(), "--json"]).await.json();
+    let tables = &shown["tables"];
+    let names: Vec<&str> = tables["sums"].as_array().unwrap().iter().map(name_of).collect();
+    assert!(names.contains(&"slow") && names.contains(&"noise"), "{tables}");
+    assert!(tables.get("left_out").is_none() && tables.get("missing").is_none(), "{tables}");
+}
+
+fn name_of(sum: &serde_json::Value) -> &str {
+    sum["table"].as_str().unwrap_or_default()
+}
+
+/// Waits until the table is being counted, or is not.
+async fn until_counting(stage: &Stage, wanted: bool) {
+    let question = "SELECT INFO FROM information_schema.PROCESSLIST \
+                    WHERE INFO LIKE 'CHECKSUM TABLE%slow%'";
+    let look = async {
+        while asked(&stage.replica, question).await.is_empty() == wanted {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let seen = timeout(Duration::from_secs(30), look).await;
+    assert!(seen.is_ok(), "counted: {}", !wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_by_hand_hears_from_a_watcher() {
+    let Some(stage) = Stage::set(Mysql).await else { return };
+    stage.configure("", &stage.dump());
+    let open = Arc::new(AtomicBool::new(false));
+    let api = watcher(Arc::clone(&open));
+    let mut command = stage.command(&["now", "shop", "--target", "local", "--api", &api]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Whatever the watcher said until then, some of it was read.
+    sleep(Duration::from_secs(5)).await;
+    assert!(child.try_wait().unwrap().is_none(), "it did not stand still");
+    open.store(true, Ordering::Relaxed);
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let said = timeout(Duration::from_secs(12), output).await.expect("it goes on").unwrap();
+    let said = ended(&said);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+}
+
+/// Answers as a watcher does whose cluster has no open route, and then has one. It says the same from the
+/// beginning on as often as it is asked.
+fn watcher(open: Arc<AtomicBool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let open = Arc::clone(&open);
+            std::thread::spawn(move || answer(&stream, &open));
+        }
+    });
+    format!("http://{address}")
+}
+
+fn answer(stream: &TcpStream, open: &AtomicBool) {
+    let event = |seq: u64, kind: &str| {
+        format!(
+            r#"{{"seq":{seq},"at":{seq},"cluster":"shop","kind":"{kind}","text":"a failover"}}"#
+        )
+    };
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    while let Some(first) = lines.next() {
+        lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
+        let told =
+            |seq: u64| first.contains(&format!("after={seq}&")) && first.contains("cluster=shop");
+        if told(1) {
+            while !open.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let body = match (told(0), told(1)) {
+            (true, _) => format!("[{}]", event(1, "route_closed")),
+            (_, true) => format!("[{}]", event(2, "procedure_closed")),
+            _ => {
+                std::thread::sleep(Duration::from_secs(1));
+                "[]".to_owned()
+            }
+        };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = stream;
+        if stream.write_all((head + &body).as_bytes()).is_err() {
+            return;
+        }
+    }
+}
