@@ -9,7 +9,7 @@ use super::resuming::Note;
 use super::taking::OWN;
 use crate::decision::report::{Receiver, Status, Writable};
 use crate::decision::topology::{Flavor, ServerName};
-use crate::runtime::mysql::dialect::Threads;
+use crate::runtime::mysql::dialect::{Dialect, Threads};
 use crate::runtime::mysql::status::learn;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
@@ -111,7 +111,11 @@ impl Content {
             .await?;
         close_to_others(conn, status).await?;
         for channel in &status.channels {
+            if channel.receiver != Receiver::Stopped {
+                conn.query_drop(dialect.stop(Threads::Receiver, &channel.name)).await?;
+            }
             if channel.applying || channel.receiver != Receiver::Stopped {
+                end_torn(conn, &dialect, &channel.name).await?;
                 conn.query_drop(dialect.stop(Threads::Both, &channel.name)).await?;
             }
             conn.query_drop(dialect.forget(&channel.name)).await?;
@@ -131,6 +135,17 @@ impl Content {
             }
         }
     }
+}
+
+/// An applier that waits for the rest of a transaction, which nobody will send, does not stop for a minute.
+async fn end_torn(conn: &mut Conn, dialect: &Dialect, channel: &str) -> Result<(), Error> {
+    let Some(question) = dialect.torn_applier(channel) else { return Ok(()) };
+    let appliers: Vec<u64> = conn.query(question).await?;
+    for applier in appliers {
+        // Where it may not be ended, or has ended, it is waited for.
+        let _ = conn.query_drop(dialect.kill(applier)).await;
+    }
+    Ok(())
 }
 
 /// Lets nobody write but accounts with all privileges.
