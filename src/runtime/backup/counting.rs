@@ -94,6 +94,11 @@ impl Held {
     /// Takes the lock, and a snapshot under it.
     pub(super) async fn take(ground: Ground) -> Result<Held, String> {
         let mut conn = session(&ground).await?;
+        if ground.flavor == Flavor::MySql {
+            // It counts rows with four threads otherwise, which whoever else needs the server has to wait for.
+            // Servers before 8.0.14 do not know it.
+            let _ = conn.query_drop("SET SESSION innodb_parallel_read_threads = 1").await;
+        }
         let position = lock(&mut conn, ground.flavor).await.map_err(|error| error.to_string())?;
         let (released, release) = oneshot::channel();
         let holding = tokio::spawn(async move {
@@ -197,13 +202,7 @@ async fn end(ground: &Ground, statement: &str) {
 async fn session(ground: &Ground) -> Result<Conn, String> {
     let (address, account) = (&ground.address, &ground.account);
     let connected = connect(address, account, CONNECT_LIMIT, &Distance::default()).await;
-    let mut conn = connected.map_err(|error| error.to_string())?;
-    if ground.flavor == Flavor::MySql {
-        // It counts rows with four threads otherwise, which whoever else needs the server has to wait for.
-        // Servers before 8.0.14 do not know it.
-        let _ = conn.query_drop("SET SESSION innodb_parallel_read_threads = 1").await;
-    }
-    Ok(conn)
+    connected.map_err(|error| error.to_string())
 }
 
 /// The lock, the snapshot and its position.

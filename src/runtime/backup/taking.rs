@@ -344,10 +344,10 @@ async fn fill(
     let mut ends = Ends::default();
     let mut turn = order.turn.clone();
     loop {
-        let begun = plain_bytes > head.len() as u64;
+        let first = plain_bytes == head.len() as u64;
         let next = async {
-            // Before that it holds a lock.
-            if begun {
+            // Until then there is a lock.
+            if !first {
                 turn.come().await;
             }
             printed.next().await
@@ -355,7 +355,7 @@ async fn fill(
         let next = waiting(&mut packed, next).await;
         let next = next.map_err(BackupError::io("packing"))?;
         let Some(part) = next.map_err(reading)? else { break };
-        if !begun {
+        if first {
             // The lock is given back before anything else.
             counting = counting.snapshot_taken(order.turn).await;
             same_accounts(order, asked).await?;
