@@ -45,4 +45,6 @@ mod scheduled;
 mod small;
 mod stage;
 mod targets;
+#[path = "../tearing.rs"]
+mod tearing;
 mod there_and_back;

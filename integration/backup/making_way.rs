@@ -8,8 +8,7 @@ use regent::watcher::BackupEnd;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -78,39 +77,59 @@ async fn until_counting(stage: &Stage, wanted: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_by_hand_hears_from_a_watcher() {
+async fn a_backup_by_hand_goes_on_when_a_watcher_says_so() {
+    a_backup_by_hand_goes_on(Then::Opens).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_by_hand_goes_on_when_no_watcher_says_anything_more() {
+    a_backup_by_hand_goes_on(Then::Leaves).await;
+}
+
+async fn a_backup_by_hand_goes_on(then: Then) {
     let Some(stage) = Stage::set(Mysql).await else { return };
     stage.configure("", &stage.dump());
-    let open = Arc::new(AtomicBool::new(false));
-    let api = watcher(Arc::clone(&open));
+    let watcher = Arc::new(Mutex::new(Then::Waits));
+    let api = listen(Arc::clone(&watcher));
     let mut command = stage.command(&["now", "shop", "--target", "local", "--api", &api]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // Whatever the watcher said until then, some of it was read.
     sleep(Duration::from_secs(5)).await;
     assert!(child.try_wait().unwrap().is_none(), "it did not stand still");
-    open.store(true, Ordering::Relaxed);
+    *watcher.lock().unwrap() = then;
     let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
     let said = timeout(Duration::from_secs(12), output).await.expect("it goes on").unwrap();
     let said = ended(&said);
     assert_eq!(said.code, 0, "{}", said.stderr);
 }
 
-/// Answers as a watcher does whose cluster has no open route, and then has one. It says the same from the
-/// beginning on as often as it is asked.
-fn watcher(open: Arc<AtomicBool>) -> String {
+/// What a watcher does that has said that its cluster has no open route.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    /// It has nothing to add.
+    Waits,
+    /// It says that there is one again.
+    Opens,
+    /// It hangs up, and answers nobody any more.
+    Leaves,
+}
+
+/// Answers as a watcher does. It says the same from the beginning on as often as it is asked.
+fn listen(then: Arc<Mutex<Then>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let open = Arc::clone(&open);
-            std::thread::spawn(move || answer(&stream, &open));
+            let then = Arc::clone(&then);
+            std::thread::spawn(move || answer(&stream, &then));
         }
     });
     format!("http://{address}")
 }
 
-fn answer(stream: &TcpStream, open: &AtomicBool) {
+fn answer(stream: &TcpStream, then: &Mutex<Then>) {
+    let now = || *then.lock().unwrap();
     let event = |seq: u64, kind: &str| {
         format!(
             r#"{{"seq":{seq},"at":{seq},"cluster":"shop","kind":"{kind}","text":"a failover"}}"#
@@ -121,10 +140,11 @@ fn answer(stream: &TcpStream, open: &AtomicBool) {
         lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
         let told =
             |seq: u64| first.contains(&format!("after={seq}&")) && first.contains("cluster=shop");
-        if told(1) {
-            while !open.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+        while told(1) && now() == Then::Waits {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if now() == Then::Leaves {
+            return;
         }
         let body = match (told(0), told(1)) {
             (true, _) => format!("[{}]", event(1, "route_closed")),

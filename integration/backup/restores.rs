@@ -1,10 +1,12 @@
 //! Restores into servers that hold something, that are broken off, and that become replicas.
 
 use crate::stage::{Ended, Mariadb, Mysql, Stage, asked, sums};
+use crate::tearing::torn;
 use regent::demo::servers::{DatabaseFlavor, Server};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::time::timeout;
 
 both! {
     a_restored_server_follows_and_converges
@@ -82,6 +84,23 @@ async fn a_server_that_holds_data_is_overwritten_only_by_name(flavor: DatabaseFl
     stage.replica.wait_for("SELECT COUNT(*) FROM shop.lines_ WHERE client = 91", 1).await.unwrap();
     assert_eq!(sums(&stage.replica).await, sums(&stage.primary).await);
     assert_eq!(position(&stage.replica, flavor).await, position(&stage.primary, flavor).await);
+}
+
+/// A MySQL server waits a minute for such an applier to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_transaction_holds_up_no_restore() {
+    let Some(stage) = Stage::set(Mysql).await else { return };
+    stage.configure("", &stage.dump());
+    assert_eq!(stage.regent(&["now", "shop", "--target", "local"]).await.code, 0);
+    torn(&stage.primary, &stage.replica).await;
+    let order = ["--target", "local", "--overwrite", "db2", "--follow"];
+    let done = restore(&stage, &stage.replica, &order);
+    let done = timeout(Duration::from_secs(45), done).await.expect("it waits for the applier");
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let all = "SELECT COUNT(*) FROM shop.pictures";
+    let rows = stage.primary.query::<u64>(all).await.unwrap().unwrap();
+    stage.replica.wait_for(all, rows).await.unwrap();
+    assert_eq!(sums(&stage.replica).await, sums(&stage.primary).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

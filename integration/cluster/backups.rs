@@ -6,6 +6,7 @@
 use crate::asking::Shop;
 use crate::clocks::{play_shifted, set_ahead};
 use crate::held::{self, Held};
+use crate::lagging::stop_applying;
 use crate::stage::{Outcome, PATIENCE, Stage, check};
 use regent::demo::cluster::Cluster;
 use regent::demo::servers::{DatabaseFlavor, Installation};
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 /// An attempt that fails is made again a minute later.
 const PAUSED: Duration = Duration::from_secs(120);
+/// Longer than all that is left of a dump takes.
+const STILL: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn are_made_by_another_watcher_when_one_dies_on_mysql() {
@@ -41,6 +44,19 @@ async fn make_way_on_mysql() {
 #[tokio::test(flavor = "multi_thread")]
 async fn make_way_on_mariadb() {
     play_shifted(DatabaseFlavor::Mariadb, async |stage, place| it_makes_way(stage, place).await)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stand_still_on_mysql() {
+    play_shifted(DatabaseFlavor::Mysql, async |stage, place| it_stands_still(stage, place).await)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "scripts/test --all"]
+async fn stand_still_on_mariadb() {
+    play_shifted(DatabaseFlavor::Mariadb, async |stage, place| it_stands_still(stage, place).await)
         .await;
 }
 
@@ -85,6 +101,40 @@ async fn it_makes_way(stage: &mut Stage, place: &Path) -> Outcome {
     Held(place).release()?;
     made(stage, &slot).await?;
     stage.bring_back(&source).await?;
+    stage.judge().await
+}
+
+/// db1 dies while db3, which is never promoted, is read; the failover waits for db2's applier. The rest of the
+/// backup, seconds of work at most, is not taken before that.
+async fn it_stands_still(stage: &mut Stage, place: &Path) -> Outcome {
+    let text = std::fs::read_to_string(&stage.cluster.configuration)?;
+    let never = text.replacen("name: db3,", "name: db3, promotion: never,", 1);
+    check(never != text, || format!("nothing to replace in {text}"))?;
+    std::fs::write(&stage.cluster.configuration, never)?;
+    begin(stage, place).await?;
+    let shop = running(stage, 1).await?;
+    half_way(stage, place).await?;
+    let slot = run(&shop)["slot"].clone();
+    check(run(&shop)["server"] == "db3", || format!("{}", run(&shop)))?;
+    let applier = stop_applying(stage, "db2").await?;
+    stage.writes_go_on().await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stage.server("db1").kill9();
+    let waits = |shop: &Shop| shop.busy() && shop.view["procedure"]["kind"] == "failover";
+    stage.until_shop("the failover waits for the applier", waits).await?;
+
+    Held(place).release()?;
+    tokio::time::sleep(STILL).await;
+    let shop = stage.until_shop("there is an answer", |_| true).await?;
+    check(waits(&shop), || format!("it did not wait: {:?}", shop.view))?;
+    check(run(&shop)["state"] == "running", || format!("it went on: {}", run(&shop)))?;
+    applier.disconnect().await?;
+    let now = stage.failed_over("db1").await?;
+    check(now == "db2", || format!("{now} was promoted"))?;
+    made(stage, &slot).await?;
+    let yielded = stage.watchers.events().await.iter().any(|(_, kind, _)| kind == "backup_yielded");
+    check(!yielded, || "it was given up".to_owned())?;
+    stage.bring_back("db1").await?;
     stage.judge().await
 }
 

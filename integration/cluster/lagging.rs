@@ -122,7 +122,7 @@ async fn delay(stage: &Stage, server: &str, seconds: u32) -> Outcome {
 }
 
 /// The applier waits for this session; the receiver goes on and acknowledges.
-async fn stop_applying(stage: &Stage, server: &str) -> Outcome<Conn> {
+pub async fn stop_applying(stage: &Stage, server: &str) -> Outcome<Conn> {
     let mut session = stage.peek(server).connect().await?;
     session.query_drop("LOCK TABLES shop.orders READ").await?;
     Ok(session)

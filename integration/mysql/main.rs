@@ -27,4 +27,6 @@ mod probes;
 mod rejoining;
 mod steps;
 mod storage;
+#[path = "../tearing.rs"]
+mod tearing;
 mod torn;
