@@ -85,12 +85,14 @@ async fn acting_routes_pass_every_field_on() {
         lasts: Duration::from_secs(1800),
         reason: "new disks".to_owned(),
         by: "ann".to_owned(),
+        new_data: false,
     };
     assert_eq!(fake.asked.lock().unwrap().last(), Some(&expected));
-    let (status, _) = post(&fake, "/v1/clusters/shop/maintenance/end", "{}").await;
+    let end = "/v1/clusters/shop/maintenance/end";
+    let (status, _) = post(&fake, end, r#"{"server": "db2", "new_data": true}"#).await;
     assert_eq!(status, 200);
-    let expected =
-        Request::EndMaintenance { cluster: "shop".into(), server: None, by: String::new() };
+    let (server, by) = (Some("db2".into()), String::new());
+    let expected = Request::EndMaintenance { cluster: "shop".into(), server, by, new_data: true };
     assert_eq!(fake.asked.lock().unwrap().last(), Some(&expected));
     let (status, body) = post(&fake, "/v1/clusters/shop/switchover", r#"{"to": "db1"}"#).await;
     assert_eq!((status, &body["code"]), (409, &json!("forbidden")));

@@ -78,6 +78,11 @@ async fn it_comes_back(stage: &mut Stage, place: &Path) -> Outcome {
     check(said.code == 0, || format!("going on said {said:?}"))?;
     let steps = said.json()?["steps"].to_string();
     check(steps.contains("go on loading SQL"), || steps)?;
+    let replaced = |(_, kind, text): &(u64, String, String)| {
+        kind == "data_replaced" && text.starts_with(&replica)
+    };
+    let known = stage.watchers.events().await.iter().any(replaced);
+    check(known, || "the watchers do not know of its new data".to_owned())?;
     stage.whole().await?;
     check(!has_table(stage, &replica, "mine").await?, || "its own table is there".to_owned())?;
     check(stage.primary().await? == primary, || format!("{primary} was replaced"))?;
@@ -87,6 +92,12 @@ async fn it_comes_back(stage: &mut Stage, place: &Path) -> Outcome {
     let own: Option<u64> = stage.peek(&replica).query(sum).await?;
     check(theirs == own && own.is_some(), || format!("{own:?} and not {theirs:?}"))?;
     stage.judge().await?;
+    // It may give its new transactions the numbers of those that were written down.
+    let seen = stage.watchers.latest_event().await;
+    write_alone(stage, &replica, "other").await?;
+    stage.until_exported(&replica, seen).await?;
+    let text = exported(stage, &replica, seen).await?;
+    check(text.contains("other"), || text)?;
     it_is_refused_when_logs_are_gone(stage, place, (&primary, &replica)).await
 }
 

@@ -480,18 +480,32 @@ impl World {
         let server = self.random.permille(700).then(|| setting::server_name(server));
         let lasts = Duration::from_millis(self.random.range(200, 8_000));
         match begins {
-            true => Request::Maintain { cluster, server, lasts, reason: "new disks".into(), by },
-            false => Request::EndMaintenance { cluster, server, by },
+            true => {
+                let reason = "new disks".into();
+                Request::Maintain { cluster, server, lasts, reason, by, new_data: false }
+            }
+            false => Request::EndMaintenance { cluster, server, by, new_data: false },
         }
     }
 
     /// A watcher, mostly the leader, gets a request.
     fn request(&mut self, watcher: usize, request: Request) {
-        self.say(|| format!("w{} is asked for {request:?}", watcher + 1));
         let leader = self.watchers.iter().position(|host| host.leads());
         let asked = leader.filter(|_| self.random.permille(800)).unwrap_or(watcher);
+        self.ask_one(asked, request);
+    }
+
+    /// The leader gets a request, if there is one.
+    pub fn ask_leader(&mut self, request: Request) {
+        if let Some(leader) = self.watchers.iter().position(|host| host.leads()) {
+            self.ask_one(leader, request);
+        }
+    }
+
+    fn ask_one(&mut self, watcher: usize, request: Request) {
+        self.say(|| format!("w{} is asked for {request:?}", watcher + 1));
         let id = self.id();
-        self.feed(asked, Input::Request { id, request });
+        self.feed(watcher, Input::Request { id, request });
     }
 
     /// Late in the run: is everything well again?

@@ -10,6 +10,7 @@ mod network;
 mod proxies;
 mod random;
 mod rejoining;
+mod replacing;
 mod replication;
 mod servers;
 mod setting;
@@ -80,16 +81,36 @@ fn every_slot_gets_one_backup_whatever_dies() {
     }
 }
 
+/// What a server holds counts for nothing from before somebody empties it until all is there again.
+#[test]
+fn other_data_out_of_a_backup_loses_nothing() {
+    let seeds = std::env::var("REGENT_SEEDS").ok().map_or(100, |seeds| seeds.parse().unwrap());
+    let mut tally = tally::Tally::default();
+    for seed in 1..=seeds {
+        let run = Run::with_replacing(seed, Flaw::None, false);
+        assert!(run.broken.is_none(), "seed {seed} with other data: {}", run.told());
+        tally.merge(&run.tally);
+    }
+    let table = tally.table();
+    for word in ["emptied", "loaded", "given back"] {
+        assert!(tally.has("replaced", word), "no server was {word}:{table}");
+    }
+}
+
 /// With the flaw some seed breaks that promise, and the same seed without it breaks none.
 fn is_caught(flaw: Flaw, promise: &str, seeds: std::ops::RangeInclusive<u64>) {
-    let broken = |seed: u64| Run::of(seed, flaw, false).broken.filter(|it| it.contains(promise));
+    let run = |seed: u64, bent: Flaw| match flaw {
+        Flaw::ReplacedTrusted => Run::with_replacing(seed, bent, false),
+        _ => Run::of(seed, bent, false),
+    };
+    let broken = |seed: u64| run(seed, flaw).broken.filter(|it| it.contains(promise));
     let caught = seeds.clone().find_map(|seed| broken(seed).map(|text| (seed, text)));
     let Some((seed, text)) = caught else {
         panic!("{flaw:?} broke no such promise in seeds {seeds:?}");
     };
     let line = format!("{flaw:?}: seed {seed}: {text}\n");
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-    assert_eq!(Run::of(seed, Flaw::None, false).broken, None, "seed {seed} without the flaw");
+    assert_eq!(run(seed, Flaw::None).broken, None, "seed {seed} without the flaw");
 }
 
 #[test]
@@ -105,4 +126,9 @@ fn promoting_by_executed_position_is_caught() {
 #[test]
 fn acting_without_quorum_is_caught() {
     is_caught(Flaw::NoQuorum, "disagrees on the state", 1..=10);
+}
+
+#[test]
+fn trusting_a_server_that_was_emptied_is_caught() {
+    is_caught(Flaw::ReplacedTrusted, "lacks acknowledged commits", 1..=300);
 }

@@ -24,6 +24,8 @@ pub enum Flaw {
     ReceivedIgnored,
     /// Each watcher decides alone.
     NoQuorum,
+    /// Nobody is told that what a server holds counts for nothing, as its data goes.
+    ReplacedTrusted,
 }
 
 /// One seed's world before it starts.
@@ -55,6 +57,8 @@ pub struct Setting {
     pub rules: &'static str,
     /// A backup is to be made while there are faults.
     pub backups: bool,
+    /// People give servers other data while there are faults.
+    pub replaces: bool,
     /// In a thousand: messages lost and doubled while there are faults.
     pub loss: u64,
     pub doubled: u64,
@@ -84,7 +88,7 @@ impl Setting {
             proxies: vec![0, 1],
             durability: match flaw {
                 Flaw::LeaseNotAwaited => fence,
-                Flaw::ReceivedIgnored => lossless(AcknowledgedIn::Any),
+                Flaw::ReceivedIgnored | Flaw::ReplacedTrusted => lossless(AcknowledgedIn::Any),
                 Flaw::None | Flaw::NoQuorum => durability,
             },
             timing: Timing::default(),
@@ -98,6 +102,7 @@ impl Setting {
             fence: random.permille(250),
             side_door: random.permille(300),
             backups: false,
+            replaces: false,
             rules: if random.permille(200) { "cross-data-center" } else { "default" },
         }
     }

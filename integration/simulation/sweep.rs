@@ -32,6 +32,11 @@ impl Run {
         Run::on(Setting { backups: true, ..Setting::draw(seed, Flaw::None) }, print)
     }
 
+    /// The same world where people give servers other data.
+    pub fn with_replacing(seed: u64, flaw: Flaw, print: bool) -> Run {
+        Run::on(Setting { replaces: true, ..Setting::draw(seed, flaw) }, print)
+    }
+
     fn on(setting: Setting, print: bool) -> Run {
         let run = catch_unwind(AssertUnwindSafe(|| {
             let mut world = World::new(setting, print);

@@ -68,6 +68,7 @@ fn kind(event: &Event) -> u64 {
         Event::Look => (21, 0),
         Event::Flap { server, .. } => (22, *server),
         Event::BackupStored { watcher, .. } => (23, *watcher),
+        Event::ReplaceData => (24, 0),
     };
     kind * 64 + who as u64
 }

@@ -10,6 +10,7 @@ use crate::invariants::Invariants;
 use crate::network::{Network, Node};
 use crate::proxies::ProxyHost;
 use crate::random::Random;
+use crate::replacing::Replacing;
 use crate::servers::Server;
 use crate::setting::{self, Flaw, Setting};
 use crate::steps::Task;
@@ -71,28 +72,97 @@ impl LocalClock {
 /// Something that will happen.
 #[derive(Debug)]
 pub enum Event {
-    Wakeup { watcher: usize, life: u32 },
-    Input { watcher: usize, life: u32, input: Input },
-    Written { watcher: usize, life: u32, ticket: u64, record: Record },
-    Peer { from: usize, to: usize, message: PeerMessage },
-    ToProxy { from: usize, to: usize, message: ToProxy },
-    FromProxy { from: usize, to: usize, message: FromProxy },
-    Probe { watcher: usize, life: u32, server: usize, began: u64 },
-    StepArrives { watcher: usize, life: u32, term: u64, order: StepOrder },
-    StepGoesOn { task: u64 },
-    BackupStored { watcher: usize, life: u32, attempt: Attempt },
-    ServerTick { server: usize },
-    Acknowledged { source: usize, source_life: u32, replica: usize, seq: u64 },
-    ProxyTick { proxy: usize },
-    Close { proxy: usize, session: u64 },
-    Client { proxy: usize, client: usize },
-    WriteArrives { write: u64 },
-    WriteReplied { write: u64, committed: Option<(u64, u64)> },
-    WriteTimesOut { write: u64 },
+    Wakeup {
+        watcher: usize,
+        life: u32,
+    },
+    Input {
+        watcher: usize,
+        life: u32,
+        input: Input,
+    },
+    Written {
+        watcher: usize,
+        life: u32,
+        ticket: u64,
+        record: Record,
+    },
+    Peer {
+        from: usize,
+        to: usize,
+        message: PeerMessage,
+    },
+    ToProxy {
+        from: usize,
+        to: usize,
+        message: ToProxy,
+    },
+    FromProxy {
+        from: usize,
+        to: usize,
+        message: FromProxy,
+    },
+    Probe {
+        watcher: usize,
+        life: u32,
+        server: usize,
+        began: u64,
+    },
+    StepArrives {
+        watcher: usize,
+        life: u32,
+        term: u64,
+        order: StepOrder,
+    },
+    StepGoesOn {
+        task: u64,
+    },
+    BackupStored {
+        watcher: usize,
+        life: u32,
+        attempt: Attempt,
+    },
+    ServerTick {
+        server: usize,
+    },
+    Acknowledged {
+        source: usize,
+        source_life: u32,
+        replica: usize,
+        seq: u64,
+    },
+    ProxyTick {
+        proxy: usize,
+    },
+    Close {
+        proxy: usize,
+        session: u64,
+    },
+    Client {
+        proxy: usize,
+        client: usize,
+    },
+    WriteArrives {
+        write: u64,
+    },
+    WriteReplied {
+        write: u64,
+        committed: Option<(u64, u64)>,
+    },
+    WriteTimesOut {
+        write: u64,
+    },
     Fault,
     Undo(Undo),
-    Flap { server: usize, times: u32 },
-    Request { watcher: usize },
+    Flap {
+        server: usize,
+        times: u32,
+    },
+    Request {
+        watcher: usize,
+    },
+    /// Somebody gives a server other data.
+    ReplaceData,
     Look,
 }
 
@@ -108,6 +178,7 @@ pub struct World {
     pub tasks: BTreeMap<u64, Task>,
     pub backups: Backups,
     pub chores: AtWork,
+    pub replacing: Option<Replacing>,
     pub traps: BTreeSet<Trap>,
     pub invariants: Invariants,
     pub tally: Tally,
@@ -156,6 +227,7 @@ impl World {
             tasks: BTreeMap::new(),
             backups: Backups::default(),
             chores: AtWork::default(),
+            replacing: None,
             traps: BTreeSet::new(),
             invariants: Invariants::new(setting.servers.len()),
             tally: Tally::default(),
@@ -186,6 +258,9 @@ impl World {
         }
         if self.setting.unclear {
             self.after(2 * SECOND, Event::Undo(Undo::CloseServer(1)));
+        }
+        if self.setting.replaces {
+            self.after(TROUBLE, Event::ReplaceData);
         }
         self.after(TROUBLE, Event::Fault);
         self.after(CALM, Event::Look);
@@ -288,6 +363,7 @@ impl World {
             Event::Undo(undo) => self.undo(undo),
             Event::Flap { server, times } => self.flap(server, times),
             Event::Request { watcher } => self.ask(watcher),
+            Event::ReplaceData => self.replace_data(),
             Event::Look => self.look(),
         }
     }

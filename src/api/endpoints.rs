@@ -283,13 +283,15 @@ async fn maintain(
     body: Sent,
 ) -> Answered {
     let body = asked.take_body(body)?;
-    let fields = Fields::read(&body, &["server", "for", "reason", "by"])?;
+    let fields = Fields::read(&body, &["server", "for", "reason", "by", "new_data"])?;
     let cluster = ClusterName::from(checked_name("cluster", &name)?);
     let server = fields.name("server")?.map(ServerName::from);
     let lasts = fields.required_span("for")?;
     let reason = fields.required_text("reason")?.to_owned();
     let by = fields.name("by")?.unwrap_or_default().to_owned();
-    Ok(api.answer(Request::Maintain { cluster, server, lasts, reason, by }, asked).await)
+    let new_data = fields.flag("new_data")?;
+    let request = Request::Maintain { cluster, server, lasts, reason, by, new_data };
+    Ok(api.answer(request, asked).await)
 }
 
 async fn end_maintenance(
@@ -299,11 +301,12 @@ async fn end_maintenance(
     body: Sent,
 ) -> Answered {
     let body = asked.take_body(body)?;
-    let fields = Fields::read(&body, &["server", "by"])?;
+    let fields = Fields::read(&body, &["server", "by", "new_data"])?;
     let cluster = ClusterName::from(checked_name("cluster", &name)?);
     let server = fields.name("server")?.map(ServerName::from);
     let by = fields.name("by")?.unwrap_or_default().to_owned();
-    Ok(api.answer(Request::EndMaintenance { cluster, server, by }, asked).await)
+    let new_data = fields.flag("new_data")?;
+    Ok(api.answer(Request::EndMaintenance { cluster, server, by, new_data }, asked).await)
 }
 
 async fn metrics_text(State(api): State<Api>) -> impl IntoResponse {

@@ -106,6 +106,9 @@ pub struct MaintenanceBody {
     /// Who asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// The server's data goes, and who asks sees to other data.
+    #[serde(default)]
+    pub new_data: bool,
 }
 
 /// Body of `POST /v1/clusters/{cluster}/maintenance/end`.
@@ -117,6 +120,9 @@ pub struct EndMaintenanceBody {
     /// Who asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// The server has other data, all that the primary held when that was there.
+    #[serde(default)]
+    pub new_data: bool,
 }
 
 /// Answer of `/readyz`.

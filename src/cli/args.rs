@@ -344,6 +344,9 @@ pub struct Maintenance {
     /// End it now
     #[arg(long, conflicts_with_all = ["lasts", "reason"])]
     pub end: bool,
+    /// Its data goes meanwhile, and what it holds counts for nothing; with --end: it has other data, all of it
+    #[arg(long, requires = "server")]
+    pub new_data: bool,
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,

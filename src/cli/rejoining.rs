@@ -6,8 +6,10 @@
 
 use super::acting::wants_to;
 use super::args::{Global, Rejoin};
-use super::backup::{Shown, account, amount, configuration, configured, identities, json_of, open};
-use super::maintaining::who;
+use super::backup::{
+    Shown, account, amount, configuration, configured, identities, json_of, open, stopped,
+};
+use super::maintaining::{until_relieved, who};
 use super::output::Output;
 use super::reach::{client, encoded};
 use super::{Failed, procedure, resuming};
@@ -89,7 +91,9 @@ pub(super) async fn from_backup(
     if let Some(beyond) = &plan.beyond {
         watchers.write_down(global, beyond, out).await?;
     }
-    watchers.leave_alone().await?;
+    watchers.leave_alone(false).await?;
+    until_relieved(&watchers.client, &order.cluster, &order.server).await;
+    watchers.leave_alone(true).await?;
     let shown = Shown::begin(global, "fetched");
     let done = restoring.run(&watchers, &shown).await;
     shown.end().await;
@@ -99,10 +103,10 @@ pub(super) async fn from_backup(
         other => other,
     };
     let Restored { refused, .. } = done.map_err(stays)?;
-    watchers.care_again().await.map_err(|error| {
+    restoring.given_back(&watchers).await.map_err(|error| {
         let text = format!(
-            "{name} holds the backup and follows, but stays in maintenance: {error}; end that with regent \
-             maintenance {} {name} --end",
+            "{name} holds the backup and follows, but stays in maintenance: {error}; once it has caught up with \
+             the primary, end that with regent maintenance {} {name} --end --new-data",
             order.cluster
         );
         Failed::Refused(text)
@@ -157,10 +161,22 @@ impl Restoring<'_> {
         let written =
             beyond.as_ref().map(|it| format!("write down what {server} alone holds ({it})"));
         let mut says: Vec<String> = written.into_iter().collect();
-        says.push(format!("put {server} into maintenance"));
+        says.push(format!("put {server} into maintenance, where what it holds counts for nothing"));
         says.extend(planned.says);
-        says.push(format!("end its maintenance, so that the watchers look after {server} again"));
+        says.push(format!(
+            "wait until it has caught up, and end its maintenance, so that the watchers look after {server} again"
+        ));
         Ok(Plan { beyond, says })
+    }
+
+    /// Gives the server back to the watchers, once it holds all that the primary held when its data was there.
+    async fn given_back(&self, watchers: &Watchers<'_>) -> Result<(), Failed> {
+        let caught_up = backup::caught_up(&self.membership, self.destination);
+        tokio::select! {
+            ended = watchers.meanwhile(caught_up) => ended?,
+            () = stopped()? => return Err(Failed::Refused("stopped on request".to_owned())),
+        }
+        watchers.care_again().await
     }
 
     /// Restores, and keeps the watchers from it as long as that takes.
@@ -175,16 +191,7 @@ impl Restoring<'_> {
             &shown.progress,
             Some(&again),
         );
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                () = tokio::time::sleep(RENEWED) => {
-                    // While none answers none disturbs, and the next time is an hour later.
-                    let _ = watchers.leave_alone().await;
-                }
-            }
-        }
+        watchers.meanwhile(work).await
     }
 }
 
@@ -205,7 +212,7 @@ impl Watchers<'_> {
         format!("/v1/clusters/{}{what}", encoded(&self.order.cluster))
     }
 
-    /// Whether an earlier attempt had them do their part; an error where the server is not to be touched.
+    /// Whether they did their part before, in an earlier attempt or a copy that broke off; an error where the server is not to be touched.
     async fn look(&self) -> Result<bool, Failed> {
         let Rejoin { cluster, server, .. } = self.order;
         let read: Result<Read<Value>, CallError> =
@@ -225,16 +232,12 @@ impl Watchers<'_> {
         }
         let servers = read.view["servers"].as_array().cloned().unwrap_or_default();
         let own = servers.iter().find(|it| it["name"] == server.as_str());
-        if own.is_some_and(|own| own["health"] == "replica_incomplete") {
-            return refused(
-                "holds a part of another server's data, and the watchers go on with that copy when one of \
-                 them can be copied from",
-            );
-        }
+        // What it holds is a part of another server's data, and was written down before that came.
+        let incomplete = own.is_some_and(|own| own["health"] == "replica_incomplete");
         let notices = read.view["maintenance"].as_array().cloned().unwrap_or_default();
         let own = notices.iter().find(|notice| notice["server"] == server.as_str());
         match own.map(|notice| notice["reason"].as_str().unwrap_or_default()) {
-            None => Ok(false),
+            None => Ok(incomplete),
             Some(REASON) => Ok(true),
             Some(reason) => Err(Failed::Refused(format!(
                 "{server} is in maintenance ({reason}), so the watchers cannot write down what it alone \
@@ -280,18 +283,37 @@ impl Watchers<'_> {
         }
     }
 
-    async fn leave_alone(&self) -> Result<(), Failed> {
+    /// Keeps them from the server as long as something is done to it.
+    async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(RENEWED) => {
+                    // While none answers none disturbs, and the next time is an hour later.
+                    let _ = self.leave_alone(true).await;
+                }
+            }
+        }
+    }
+
+    async fn leave_alone(&self, new_data: bool) -> Result<(), Failed> {
         let body = MaintenanceBody {
             server: Some(self.order.server.clone()),
             lasts: LASTS.to_owned(),
             reason: REASON.to_owned(),
             by: who(),
+            new_data,
         };
         self.ask::<DoneBody>("/maintenance", &body).await.map(drop)
     }
 
     async fn care_again(&self) -> Result<(), Failed> {
-        let body = EndMaintenanceBody { server: Some(self.order.server.clone()), by: who() };
+        let body = EndMaintenanceBody {
+            server: Some(self.order.server.clone()),
+            by: who(),
+            new_data: true,
+        };
         self.ask::<DoneBody>("/maintenance/end", &body).await.map(drop)
     }
 

@@ -269,6 +269,10 @@ impl ClusterState {
                 notes.add(kind, text);
                 Ok(())
             }
+            Command::Replace { server, change, .. } => {
+                notes.add_all(self.replace(server, *change)?);
+                Ok(())
+            }
             Command::Learn { closed_at_restart, .. } => {
                 self.restarts.learn(closed_at_restart);
                 Ok(())
@@ -334,7 +338,7 @@ impl ClusterState {
             Writer::Closed { former } => former.clone(),
             Writer::Unassigned => return Err(Rejected::NotAdopted),
         };
-        if from != template.from {
+        if from != template.from || self.comes_too_late(template) {
             return Err(Rejected::MovedOn);
         }
         let closed = template.kind.closes_route().then(|| self.close_route(from));
@@ -424,6 +428,8 @@ impl ClusterState {
         let chosen = self.procedure.as_ref().is_some_and(Procedure::degrades);
         let regime = self.preparing.as_mut().unwrap_or(&mut self.protection);
         match step {
+            // What it held when it acknowledged went with its data: its word is needed until that is back.
+            Step::Acknowledges { server, on: false } if self.rebuilding.contains_key(server) => {}
             Step::Acknowledges { server, on: false } => {
                 regime.relieve(server, facts);
             }

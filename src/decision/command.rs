@@ -6,13 +6,14 @@ use super::cluster::Unknown;
 use super::maintenance::Change;
 use super::plan::Outcome;
 use super::procedure::{Ending, Procedure, Stage};
+use super::replacing::Replacement;
 use super::topology::{ClusterName, Epoch, ServerName};
 use crate::clock::WallTime;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The newest format of entries and snapshots this version understands.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// One Raft entry: commands that take effect together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +115,15 @@ pub enum Command {
         /// What changes.
         change: Change,
     },
+    /// A person replaces the data of a server in maintenance, or has.
+    Replace {
+        /// Where.
+        cluster: ClusterName,
+        /// Which.
+        server: ServerName,
+        /// How far that is.
+        change: Replacement,
+    },
     /// Remember how servers come back from a restart, as far as that is news.
     Learn {
         /// Where.
@@ -164,6 +174,7 @@ impl Command {
             | Command::Finish { cluster, .. }
             | Command::Close { cluster, .. }
             | Command::Maintain { cluster, .. }
+            | Command::Replace { cluster, .. }
             | Command::Learn { cluster, .. }
             | Command::Backup { cluster, .. }
             | Command::Proof { cluster, .. }
@@ -178,6 +189,7 @@ impl Command {
             Command::Backup { .. } => 2,
             Command::Proof { .. } => 3,
             Command::Archive { .. } => 4,
+            Command::Replace { .. } => 5,
             _ => 1,
         }
     }

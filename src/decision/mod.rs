@@ -22,6 +22,7 @@ pub mod plan;
 pub mod planning;
 pub mod procedure;
 pub mod rejoin;
+pub mod replacing;
 pub mod report;
 pub mod response;
 pub mod restarts;

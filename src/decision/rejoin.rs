@@ -336,6 +336,13 @@ fn unfit(
 
 /// Why a replica does not hold, or will not soon hold, just what the primary does.
 fn unsteady(situation: &Situation, replica: &ServerSpec, primary: &ServerSpec) -> Option<String> {
+    let incomplete = || format!("{}'s own data is being replaced", replica.name);
+    let is_rebuilding = situation.is_rebuilding(&replica.name);
+    is_rebuilding.then(incomplete).or_else(|| strays(situation, replica, primary))
+}
+
+/// Why a replica, whole as it may be, does not come to hold just what the primary does.
+pub fn strays(situation: &Situation, replica: &ServerSpec, primary: &ServerSpec) -> Option<String> {
     let name = &replica.name;
     let channel = situation.status(name).and_then(Status::channel);
     let steady = channel.is_some_and(|channel| {
@@ -345,7 +352,7 @@ fn unsteady(situation: &Situation, replica: &ServerSpec, primary: &ServerSpec) -
             && channel.error.is_none()
             && channel.delay.is_zero()
     });
-    if !steady || situation.is_rebuilding(name) {
+    if !steady {
         return Some(format!("{name} does not replicate as it should"));
     }
     divergence(situation, replica).map(|_| format!("{name} diverged itself"))

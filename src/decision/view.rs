@@ -90,6 +90,8 @@ pub enum Request {
         reason: String,
         /// Who asks; empty when not known.
         by: String,
+        /// Its data goes, and a person sees to other data.
+        new_data: bool,
     },
     /// End that.
     EndMaintenance {
@@ -99,6 +101,8 @@ pub enum Request {
         server: Option<ServerName>,
         /// Who asks; empty when not known.
         by: String,
+        /// It has other data, all that the primary held when that was there.
+        new_data: bool,
     },
     /// Let a server follow again, whatever became of its history.
     Rejoin {

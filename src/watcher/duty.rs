@@ -262,6 +262,7 @@ impl Duty {
             | Command::Extend { .. }
             | Command::Begin { .. }
             | Command::Maintain { .. }
+            | Command::Replace { .. }
             | Command::Learn { .. }
             | Command::Backup { .. }
             | Command::Proof { .. }

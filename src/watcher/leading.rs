@@ -18,6 +18,7 @@ use crate::decision::lease::{FromProxy, Ledger, Route, Target, ToProxy};
 use crate::decision::maintenance::{self, Change};
 use crate::decision::plan::{Outcome, Progress};
 use crate::decision::procedure::Procedure;
+use crate::decision::replacing::Replacement;
 use crate::decision::report::Sight;
 use crate::decision::situation::Situation;
 use crate::decision::topology::{
@@ -81,6 +82,8 @@ enum Expects {
     Adoption,
     /// That server, or the whole cluster, is in maintenance, or is not.
     Maintenance(Option<ServerName>, bool),
+    /// A person replaces that server's data, or has.
+    Replacing(ServerName, Replacement),
 }
 
 impl Leading {
@@ -277,6 +280,18 @@ impl Asked {
                     (Some(_), false) | (None, true) => return None,
                 }
             }
+            Expects::Replacing(server, change) => {
+                let left_alone = state.maintenance.servers.contains_key(server);
+                match (change, left_alone, state.rebuilding.contains_key(server)) {
+                    (Replacement::Begins { .. }, true, true) => {
+                        format!("{server} is in maintenance, and what it holds counts for nothing")
+                    }
+                    (Replacement::Done, false, false) => {
+                        format!("{server} has its data, and its maintenance is over")
+                    }
+                    _ => return None,
+                }
+            }
         };
         Some(Response::Done { text })
     }
@@ -326,6 +341,7 @@ impl Watcher {
             Command::Maintain { change: Change::End { server, .. }, .. } => {
                 Expects::Maintenance(server.clone(), false)
             }
+            Command::Replace { server, change, .. } => Expects::Replacing(server.clone(), *change),
             Command::Adopt { .. }
             | Command::Extend { .. }
             | Command::Begin { .. }

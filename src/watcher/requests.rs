@@ -118,15 +118,9 @@ fn as_leader(
             let procedure = repair(&situation)?;
             return Ok(begin(&situation, procedure, dry_run));
         }
-        Request::Maintain { cluster, server, lasts, reason, by } => {
-            let situation = known(watcher, now.moment, leading, &cluster)?;
-            let change = maintaining::begin(&situation, server, lasts, reason, by)?;
-            return Ok(Answer::Propose(vec![Command::Maintain { cluster, change }]));
-        }
-        Request::EndMaintenance { cluster, server, by } => {
-            let situation = known(watcher, now.moment, leading, &cluster)?;
-            let change = maintaining::end(&situation, server, &by)?;
-            return Ok(Answer::Propose(vec![Command::Maintain { cluster, change }]));
+        Request::Maintain { ref cluster, .. } | Request::EndMaintenance { ref cluster, .. } => {
+            let situation = known(watcher, now.moment, leading, cluster)?;
+            return maintaining::changes(&situation, now.wall, request).map(Answer::Propose);
         }
         Request::Rejoin { cluster, server, rebuild, donor, accept_loss, dry_run } => {
             let situation = known(watcher, now.moment, leading, &cluster)?;

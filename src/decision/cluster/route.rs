@@ -32,6 +32,11 @@ impl Writer {
         }
     }
 
+    /// Whether that server takes the writes, or was the last one that did.
+    pub(in crate::decision) fn is(&self, server: &ServerName) -> bool {
+        self.primary().or(self.closed_after()) == Some(server)
+    }
+
     /// The primary of the epoch before, while the route is closed.
     fn closed_after(&self) -> Option<&ServerName> {
         match self {

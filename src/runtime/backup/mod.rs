@@ -61,7 +61,7 @@ pub use physical::agent_for;
 pub use progress::{Progress, Reached, Stage, Trouble};
 pub use proving::{Examination, Examined, examine};
 pub use pruning::{Pruned, Scope, prune};
-pub use rejoining::beyond;
+pub use rejoining::{beyond, caught_up};
 pub use restoring::{Destination, Restored, Wish, broken_off, into_file, into_server};
 pub use source::{Source, choose, named};
 pub use taking::{Order, Taken, take};
