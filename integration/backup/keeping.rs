@@ -71,4 +71,23 @@ async fn what_nothing_asks_to_keep_is_removed() {
     assert_eq!(removed(&stage.regent(&prune).await.json()), [ids[3].as_str()]);
     assert_eq!(removed(&stage.regent(&prune).await.json()), Vec::<&str>::new());
     stage.regent(&["hold", "shop", "../x", "--target", "local"]).await.refused(1, "no backup's id");
+
+    let remove = async |id: &str, more: &[&str]| {
+        stage.regent(&[&["remove", "shop", id, "--target", "local"], more].concat()).await
+    };
+    remove("latest", &["--yes"]).await.refused(1, "there is no backup latest");
+    remove(&by_hand, &[]).await.refused(2, "add --yes");
+    let dry = remove(&by_hand, &["--dry-run"]).await;
+    assert!(dry.stdout.contains("would be removed from local"), "{}", dry.stdout);
+    assert_eq!(stage.listed("local").await.len(), 3);
+    assert_eq!(remove(&by_hand, &["--yes", "--json"]).await.json()["removed"], json!(true));
+    assert_eq!(stage.listed("local").await, [ids[0].as_str(), &ids[1]]);
+    let held = ["hold", "shop", &ids[0], "--target", "local"];
+    assert_eq!(stage.regent(&held).await.code, 0);
+    remove(&ids[0], &["--yes"]).await.refused(1, "hold shop");
+    assert_eq!(remove(&ids[1], &["--yes"]).await.code, 0);
+    let off = ["hold", "shop", &ids[0], "--target", "local", "--off"];
+    assert_eq!(stage.regent(&off).await.code, 0);
+    remove(&ids[0], &["--yes"]).await.refused(1, "is the last backup of shop");
+    assert_eq!(files_below(&stage.file("folder")).len(), 3, "its data, its manifest and its proof");
 }

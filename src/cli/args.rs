@@ -391,6 +391,8 @@ pub enum BackupOrder {
     },
     /// Remove scheduled backups that nothing asks to keep
     Prune(BackupPrune),
+    /// Remove one backup, whoever asked for it
+    Remove(BackupRemove),
     /// Forbid to remove a backup, or allow it again
     Hold(BackupHold),
 }
@@ -406,6 +408,24 @@ pub struct BackupPrune {
     /// Only say what would be removed
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `regent backup remove`.
+#[derive(Debug, Args)]
+pub struct BackupRemove {
+    /// The cluster
+    pub cluster: String,
+    /// The backup, as 'regent backup list' shows it
+    pub backup: String,
+    /// Where it is; the first target when absent
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// `regent backup hold`.

@@ -56,6 +56,7 @@ pub async fn backup(global: &Global, order: &BackupOrder, out: &mut Output) -> R
             archive::archive(global, config, (cluster, target.as_deref()), out).await
         }
         BackupOrder::Prune(prune) => retention::prune(global, config, prune, out).await,
+        BackupOrder::Remove(order) => retention::remove(global, config, order, out).await,
         BackupOrder::Hold(hold) => retention::hold(global, config, hold, out).await,
     }
 }

@@ -1,14 +1,16 @@
-//! `regent backup prune` and `regent backup hold`.
+//! `regent backup prune`, `regent backup remove` and `regent backup hold`.
 
 use super::Failed;
-use super::args::{BackupHold, BackupPrune, Global};
-use super::backup::{configured, found, json_of, open};
+use super::acting::wants_to;
+use super::args::{BackupHold, BackupPrune, BackupRemove, Global};
+use super::backup::{amount, configured, found, json_of, open};
 use super::output::Output;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::runtime::backup::archive::Removed;
 use crate::runtime::backup::{self, Pruned, Scope};
 use serde_json::json;
+use std::io::{self, IsTerminal};
 
 /// Removes scheduled backups that nothing asks to keep.
 pub(super) async fn prune(
@@ -57,6 +59,37 @@ pub(super) async fn prune(
 fn hindered(pruned: &Pruned) -> Option<&str> {
     let refused = pruned.archive.as_ref().and_then(|archive| archive.refused.as_deref());
     refused.or(pruned.archive_refused.as_deref())
+}
+
+/// Removes one backup.
+pub(super) async fn remove(
+    global: &Global,
+    config: &Config,
+    order: &BackupRemove,
+    out: &mut Output,
+) -> Result<(), Failed> {
+    let (cluster, backups) = configured(config, &order.cluster)?;
+    let target = open(backups, order.target.as_deref())?;
+    let cluster = &cluster.spec.name;
+    let entry = backup::remove_named(&target, cluster, &order.backup, true).await?;
+    let (id, name, size) = (&entry.id, &target.name, amount(entry.bytes));
+    if !order.dry_run {
+        if !order.yes {
+            if !io::stdin().is_terminal() {
+                let text = "a backup is removed for good and nobody can be asked here; add --yes, or look \
+                            first with --dry-run";
+                return Err(Failed::Usage(text.to_owned()));
+            }
+            wants_to(&format!("{id} of {} goes from {name} for good ({size}).", entry.server))?;
+        }
+        backup::remove_named(&target, cluster, &order.backup, false).await?;
+    }
+    if global.json {
+        let removed = json!({ "id": id, "target": name, "removed": !order.dry_run });
+        return json_of(&removed, out);
+    }
+    let word = if order.dry_run { "would be removed" } else { "is removed" };
+    Ok(out.text(&format!("backup {id} {word} from {name} ({size})\n"))?)
 }
 
 /// Forbids to remove a backup, or allows it again.

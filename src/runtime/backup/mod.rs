@@ -60,7 +60,7 @@ pub use packing::{Identities, IdentityError};
 pub use physical::agent_for;
 pub use progress::{Progress, Reached, Stage, Trouble};
 pub use proving::{Examination, Examined, examine};
-pub use pruning::{Pruned, Scope, prune};
+pub use pruning::{Pruned, Scope, prune, remove_named};
 pub use rejoining::{beyond, caught_up};
 pub use restoring::{Destination, Restored, Wish, broken_off, into_file, into_server};
 pub use source::{Source, choose, named};

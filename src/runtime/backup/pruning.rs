@@ -122,6 +122,40 @@ pub async fn prune(
     Ok(pruned)
 }
 
+/// Removes the backup that somebody named, whoever asked for it, unless it is held or the last one that may be good.
+pub async fn remove_named(
+    target: &Target,
+    cluster: &ClusterName,
+    id: &str,
+    dry_run: bool,
+) -> Result<Entry, BackupError> {
+    let refused = |text: String| Err(BackupError::Unknown(text));
+    let found = catalog(target, cluster).await?;
+    let Some(entry) = found.backups.iter().find(|entry| entry.id.to_string() == id) else {
+        return refused(format!("there is no backup {id} of {cluster} at target {}", target.name));
+    };
+    if held(target, cluster).await?.contains(&entry.id) {
+        return refused(format!(
+            "somebody forbade to remove {id}; allow it with regent backup hold {cluster} {id} --off"
+        ));
+    }
+    let good = |entry: &&Entry| !entry.proof.is_failed();
+    let others = found.backups.iter().filter(|other| other.id != entry.id);
+    if good(&entry) && !others.filter(good).any(|other| other.proof.worth() >= entry.proof.worth())
+    {
+        return refused(format!(
+            "{id} is the last backup of {cluster} at target {} that is known to be as good; make and prove \
+             another one first",
+            target.name
+        ));
+    }
+    if !dry_run {
+        let removed = remove(target, cluster, entry).await;
+        removed.map_err(|error| BackupError::Target { target: target.name.clone(), error })?;
+    }
+    Ok(entry.clone())
+}
+
 /// Removes one backup.
 pub(super) async fn remove(
     target: &Target,
