@@ -20,7 +20,7 @@ use crate::decision::topology::ClusterName;
 use crate::runtime::backup::{self, Destination, Identities, Membership, Restored, Target, Wish};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 /// By these words the next attempt knows that the watchers did their part.
@@ -103,7 +103,8 @@ pub(super) async fn from_backup(
         other => other,
     };
     let Restored { refused, .. } = done.map_err(stays)?;
-    restoring.given_back(&watchers).await.map_err(|error| {
+    let shown = io::stderr().is_terminal() && !global.json;
+    restoring.given_back(&watchers, shown).await.map_err(|error| {
         let text = format!(
             "{name} holds the backup and follows, but stays in maintenance: {error}; once it has caught up with \
              the primary, end that with regent maintenance {} {name} --end --new-data",
@@ -170,12 +171,22 @@ impl Restoring<'_> {
     }
 
     /// Gives the server back to the watchers, once it holds all that the primary held when its data was there.
-    async fn given_back(&self, watchers: &Watchers<'_>) -> Result<(), Failed> {
-        let caught_up = backup::caught_up(&self.membership, self.destination);
-        tokio::select! {
-            ended = watchers.meanwhile(caught_up) => ended?,
-            () = stopped()? => return Err(Failed::Refused("stopped on request".to_owned())),
-        }
+    async fn given_back(&self, watchers: &Watchers<'_>, shown: bool) -> Result<(), Failed> {
+        let say = |line: String| {
+            if shown {
+                // Nothing can be done when even standard error is closed.
+                let _ = write!(io::stderr(), "\r\u{1b}[K{line}");
+            }
+        };
+        let name = &watchers.order.server;
+        let lacks = |count: u64| say(format!("{name} catches up: {count} transaction(s) behind"));
+        let caught_up = backup::caught_up(&self.membership, self.destination, lacks);
+        let ended = tokio::select! {
+            ended = watchers.meanwhile(caught_up) => ended.map_err(Failed::from),
+            () = stopped()? => Err(Failed::Refused("stopped on request".to_owned())),
+        };
+        say(String::new());
+        ended?;
         watchers.care_again().await
     }
 

@@ -71,3 +71,83 @@ impl ClusterState {
         relies || left_alone || procedure.to.as_ref().is_some_and(gone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::Writer;
+    use super::super::maintenance::Notice;
+    use super::super::planning::{must, stage};
+    use super::super::procedure::{Kind, Planned, Rejoin, Stage};
+    use super::super::response::procedure;
+    use super::*;
+
+    const BEGINS: Replacement = Replacement::Begins { clock: 7 };
+
+    fn in_maintenance(name: &str) -> ClusterState {
+        let mut state = ClusterState {
+            writer: Writer::Open { primary: "db1".into() },
+            ..ClusterState::default()
+        };
+        state.maintenance.servers.insert(name.into(), Notice::default());
+        state
+    }
+
+    fn opened(plan: Vec<Stage>) -> Procedure {
+        procedure(Kind::Failover, "db1 is dead".to_owned(), "db1".into(), plan)
+    }
+
+    #[test]
+    fn its_word_counts_again_when_all_is_there() {
+        let mut state = in_maintenance("db2");
+        let db2 = ServerName::from("db2");
+        assert_eq!(state.replace(&db2, Replacement::Done), Err(Rejected::MovedOn));
+        assert_eq!(state.replace(&db2, BEGINS).unwrap().len(), 1);
+        let again = Replacement::Begins { clock: 9 };
+        assert_eq!(state.replace(&db2, again).unwrap(), [], "people are told once");
+        assert_eq!(state.rebuilding.get(&db2), Some(&7));
+        let told = state.replace(&db2, Replacement::Done).unwrap();
+        assert_eq!(
+            told.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
+            ["data_replaced", "maintenance_ended"]
+        );
+        assert!(state.rebuilding.is_empty() && state.maintenance.is_empty());
+    }
+
+    #[test]
+    fn it_is_refused_where_it_comes_too_late() {
+        let refused = |mut state: ClusterState, name: &str, change| {
+            assert_eq!(state.replace(&name.into(), change), Err(Rejected::MovedOn));
+            assert!(state.rebuilding.is_empty());
+        };
+        refused(ClusterState::default(), "db2", BEGINS);
+        refused(in_maintenance("db3"), "db2", BEGINS);
+        refused(in_maintenance("db1"), "db1", BEGINS);
+        let writer = Writer::Closed { former: "db2".into() };
+        refused(ClusterState { writer, ..in_maintenance("db2") }, "db2", BEGINS);
+        let open = Some(opened(Vec::new()));
+        refused(ClusterState { procedure: open, ..in_maintenance("db2") }, "db2", BEGINS);
+    }
+
+    #[test]
+    fn a_procedure_does_not_go_by_the_word_of_such_a_server() {
+        let mut state = in_maintenance("db2");
+        state.replace(&"db2".into(), BEGINS).unwrap();
+        let stopped = |name: &str, need| Planned {
+            step: Step::ReceiverStopped { server: name.into() },
+            need,
+        };
+        for (name, need, late) in
+            [("db2", Need::Counts, true), ("db2", Need::Helps, false), ("db3", Need::Counts, false)]
+        {
+            let plan = vec![stage("isolate", vec![stopped(name, need)])];
+            assert_eq!(state.comes_too_late(&opened(plan)), late, "{name} {need:?}");
+        }
+        let promotes = Procedure { to: Some("db2".into()), ..opened(Vec::new()) };
+        assert!(state.comes_too_late(&promotes));
+        let rejoin = Rejoin { server: "db2".into(), rebuild: true, anew: false, donor: None };
+        let copies = Procedure { rejoin: Some(rejoin), ..opened(Vec::new()) };
+        assert!(state.comes_too_late(&copies), "somebody else replaces its data");
+        let closes = must(Step::ReadOnly { server: "db2".into() });
+        assert!(!state.comes_too_late(&opened(vec![stage("contain", vec![closes])])));
+    }
+}

@@ -24,11 +24,12 @@ pub async fn beyond(
     Ok((!beyond.is_empty()).then(|| beyond.to_string()))
 }
 
-/// Waits until the server holds all that its cluster's primary holds now, however long that takes; an error where
-/// replication ends before.
+/// Waits until the server holds all that its cluster's primary holds now, however long that takes, and tells how many
+/// transactions it still lacks; an error where replication ends before.
 pub async fn caught_up(
     membership: &Membership<'_>,
     destination: &Destination<'_>,
+    lacks: impl Fn(u64),
 ) -> Result<(), BackupError> {
     let server = ServerName(destination.address.to_string());
     let others = membership.others(destination).await;
@@ -38,6 +39,7 @@ pub async fn caught_up(
         if status.executed.contains(&at_primary.executed) {
             return Ok(());
         }
+        lacks(at_primary.executed.count_beyond(&status.executed));
         let channel = status.channels.iter().find(|channel| channel.source == primary.address);
         let why = match channel.map(|channel| (channel.receiver, &channel.error)) {
             None => Some("it does not follow any more".to_owned()),
