@@ -7,9 +7,14 @@ use regent::decision::backup::chore::{Chore, Chores, Work};
 use regent::watcher::{ChoreDoing, ChoreNews, ChoreOrder, ChoreSaid, Input};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who is at work: watchers, each with which of its lives that is.
+/// Who is at work, and who cannot be.
 #[derive(Debug, Default)]
-pub struct AtWork(BTreeSet<(usize, u32)>);
+pub struct AtWork {
+    /// Watchers, each with which of its lives that is.
+    working: BTreeSet<(usize, u32)>,
+    /// Watchers that said they cannot do it, and are asked again in an hour. One is always left that can.
+    unable: BTreeSet<usize>,
+}
 
 impl Setting {
     /// One chore.
@@ -29,7 +34,7 @@ impl World {
             ChoreDoing::Begin => self.begin_chore(watcher, life),
             ChoreDoing::Look => self.tally.count("chore", "stirred"),
             ChoreDoing::BreakOff => {
-                if self.chores.0.remove(&(watcher, life)) {
+                if self.chores.working.remove(&(watcher, life)) {
                     self.tally.count("chore", "broken off");
                 }
             }
@@ -38,14 +43,17 @@ impl World {
 
     fn begin_chore(&mut self, watcher: usize, life: u32) {
         let alive = |(other, life): &&(usize, u32)| self.watchers[*other].life == *life;
-        if let Some((other, _)) = self.chores.0.iter().find(alive) {
+        if let Some((other, _)) = self.chores.working.iter().find(alive) {
             return self.broken(format!("w{} has a chore, w{} begins it", other + 1, watcher + 1));
         }
         self.tally.count("chore", "begun");
-        self.chores.0.insert((watcher, life));
-        if self.troubled() && self.random.permille(200) {
+        self.chores.working.insert((watcher, life));
+        let unable = &self.chores.unable;
+        let another = unable.len() + usize::from(!unable.contains(&watcher)) < self.watchers.len();
+        if self.troubled() && self.random.permille(200) && another {
             self.tally.count("chore", "given up");
-            self.chores.0.remove(&(watcher, life));
+            self.chores.unable.insert(watcher);
+            self.chores.working.remove(&(watcher, life));
             return self.tell_chore(watcher, life, ChoreSaid::Ended { why: "no room".to_owned() });
         }
         let work = Work { doing: "restores".to_owned(), ..Work::default() };
@@ -60,7 +68,7 @@ impl World {
     /// Whether nobody does what is to be done; `None` while somebody does.
     pub fn chores_unwell(&self) -> Option<String> {
         let alive = |(other, life): &(usize, u32)| self.watchers[*other].life == *life;
-        let done = !self.setting.backups || self.chores.0.iter().any(alive);
+        let done = !self.setting.backups || self.chores.working.iter().any(alive);
         (!done).then(|| "nobody does the chore".to_owned())
     }
 }

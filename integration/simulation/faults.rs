@@ -3,7 +3,7 @@
 use crate::network::{Cut, Node, Side};
 use crate::servers::Following;
 use crate::setting;
-use crate::world::{BACKED_UP, CALM, Event, HEALED, MILLI, SECOND, World};
+use crate::world::{CALM, Event, MILLI, SECOND, World};
 use regent::decision::report::{StorageFault, Writable};
 use regent::decision::topology::ServerName;
 use regent::decision::view::Request;
@@ -521,7 +521,7 @@ impl World {
                     return;
                 }
             }
-            Some(what) if now >= if self.setting.backups { BACKED_UP } else { HEALED } => {
+            Some(what) if now >= self.setting.healed() => {
                 return self.broken(format!("not healed: {what}"));
             }
             Some(_) => self.invariants.well_since = None,

@@ -33,17 +33,48 @@ const PINNED: [u64; 18] = [
     8489, 9303,
 ];
 
-#[test]
-fn promises_are_kept() {
-    let chosen = std::env::var("REGENT_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
-    if let Some(seed) = chosen {
-        let print = std::env::var("REGENT_TRACE").map_or(true, |value| value != "0");
-        let run = Run::of(seed, Flaw::None, print);
-        assert!(run.broken.is_none(), "seed {seed}: {}", run.told());
+/// The one seed that somebody wants to see.
+fn chosen() -> Option<u64> {
+    std::env::var("REGENT_SEED").ok().map(|seed| seed.parse().unwrap())
+}
+
+/// How many seeds; so many when nobody says.
+fn seeds(usual: u64) -> u64 {
+    std::env::var("REGENT_SEEDS").ok().map_or(usual, |seeds| seeds.parse().unwrap())
+}
+
+/// Shows the chosen seed in such a world, if one is chosen.
+fn show(run: impl Fn(u64, bool) -> Run) -> bool {
+    let Some(seed) = chosen() else { return false };
+    let print = std::env::var("REGENT_TRACE").map_or(true, |value| value != "0");
+    let run = run(seed, print);
+    assert!(run.broken.is_none(), "seed {seed}: {}", run.told());
+    true
+}
+
+/// What so many seeds came across in a world in which each of these words came up, unless one seed was shown.
+fn came_across(world: &str, usual: u64, words: &[(&str, &str)], run: impl Fn(u64, bool) -> Run) {
+    if show(&run) {
         return;
     }
-    let seeds = std::env::var("REGENT_SEEDS").ok().map_or(SEEDS, |seeds| seeds.parse().unwrap());
-    sweep(1..=seeds);
+    let mut tally = tally::Tally::default();
+    for seed in 1..=seeds(usual) {
+        let run = run(seed, false);
+        let replay = format!("scripts/simulate --world {world} --seed {seed}");
+        assert!(run.broken.is_none(), "seed {seed}: {}\n  replay: {replay}", run.told());
+        tally.merge(&run.tally);
+    }
+    let table = tally.table();
+    for (kind, word) in words {
+        assert!(tally.has(kind, word), "no {kind} was {word}:{table}");
+    }
+}
+
+#[test]
+fn promises_are_kept() {
+    if !show(|seed, print| Run::of(seed, Flaw::None, print)) {
+        sweep(1..=seeds(SEEDS));
+    }
 }
 
 #[test]
@@ -65,36 +96,17 @@ fn one_seed_is_one_run() {
 /// A slot falls into the time of the faults, and ends with one backup.
 #[test]
 fn every_slot_gets_one_backup_whatever_dies() {
-    let seeds = std::env::var("REGENT_SEEDS").ok().map_or(25, |seeds| seeds.parse().unwrap());
-    let mut tally = tally::Tally::default();
-    for seed in 1..=seeds {
-        let run = Run::with_backups(seed, false);
-        assert!(run.broken.is_none(), "seed {seed} with backups: {}", run.told());
-        tally.merge(&run.tally);
-    }
-    let table = tally.table();
-    for word in ["counts", "found", "broken off", "stored in vain"] {
-        assert!(tally.has("backup", word), "no backup was {word}:{table}");
-    }
-    for word in ["begun", "given up", "stirred"] {
-        assert!(tally.has("chore", word), "no chore was {word}:{table}");
-    }
+    let backups = ["counts", "found", "broken off", "stored in vain"].map(|word| ("backup", word));
+    let chores = ["begun", "given up", "stirred"].map(|word| ("chore", word));
+    came_across("backups", 25, &[&backups[..], &chores].concat(), Run::with_backups);
 }
 
 /// What a server holds counts for nothing from before somebody empties it until all is there again.
 #[test]
 fn other_data_out_of_a_backup_loses_nothing() {
-    let seeds = std::env::var("REGENT_SEEDS").ok().map_or(100, |seeds| seeds.parse().unwrap());
-    let mut tally = tally::Tally::default();
-    for seed in 1..=seeds {
-        let run = Run::with_replacing(seed, Flaw::None, false);
-        assert!(run.broken.is_none(), "seed {seed} with other data: {}", run.told());
-        tally.merge(&run.tally);
-    }
-    let table = tally.table();
-    for word in ["emptied", "loaded", "given back"] {
-        assert!(tally.has("replaced", word), "no server was {word}:{table}");
-    }
+    let words = ["emptied", "loaded", "given back"].map(|word| ("replaced", word));
+    let run = |seed, print| Run::with_replacing(seed, Flaw::None, print);
+    came_across("replacing", 100, &words, run);
 }
 
 /// With the flaw some seed breaks that promise, and the same seed without it breaks none.

@@ -1,6 +1,7 @@
 //! What one seed simulates: who there is, where it stands, and how the servers are set up.
 
 use crate::random::Random;
+use crate::world::{HEALED, HEALED_LATE};
 use regent::decision::rules::RuleSet;
 use regent::decision::topology::{
     AcknowledgedIn, ClusterName, ClusterSpec, Clusters, DataCenter, Durability, Endpoint, Fence,
@@ -105,6 +106,11 @@ impl Setting {
             replaces: false,
             rules: if random.permille(200) { "cross-data-center" } else { "default" },
         }
+    }
+
+    /// When everything must be well.
+    pub fn healed(&self) -> u64 {
+        if self.backups || self.replaces { HEALED_LATE } else { HEALED }
     }
 
     pub fn lossless(&self) -> bool {

@@ -32,8 +32,8 @@ pub const TROUBLE: u64 = 5 * SECOND;
 pub const CALM: u64 = 30 * SECOND;
 /// By then everything must be well, and stay so.
 pub const HEALED: u64 = 60 * SECOND;
-/// The same where backups are made, which may be taken over twice.
-pub const BACKED_UP: u64 = 120 * SECOND;
+/// The same where backups are made, which may be taken over twice, or where several servers in a row lost their data.
+pub const HEALED_LATE: u64 = 120 * SECOND;
 /// For so long it must stay well.
 pub const STEADY: u64 = 2 * SECOND;
 
