@@ -243,7 +243,8 @@ impl World {
                 }
             }
             "replica opened" => {
-                if server != primary && self.servers[server].answers(self.now) {
+                let useless = server == primary || self.is_still_routed_to(server);
+                if !useless && self.servers[server].answers(self.now) {
                     self.servers[server].writable = Writable::Open;
                 }
             }

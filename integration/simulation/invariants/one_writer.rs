@@ -97,6 +97,17 @@ impl World {
         }
     }
 
+    /// Whether a proxy that hears no watcher still takes a server for the primary, as it was told last. Should a
+    /// person open that server by hand, what clients write there through it is acknowledged and lost: nothing but
+    /// that person's knowledge stands against it.
+    pub fn is_still_routed_to(&self, server: usize) -> bool {
+        let primaries = &self.invariants.one_writer.primaries;
+        self.proxies.iter().any(|proxy| {
+            let newest = proxy.allowed.last_key_value();
+            newest.is_some_and(|(epoch, (_, kept))| *kept && primaries.get(epoch) == Some(&server))
+        })
+    }
+
     /// Fence before promote: when a server opens, no proxy may still write elsewhere, unless that
     /// could not be acknowledged anyway.
     pub fn check_former_fenced(&mut self, opened: usize, epoch: Epoch) {
