@@ -7,7 +7,11 @@ use std::time::Duration;
 crate::on_both_flavors!(
     a_server_in_maintenance_is_left_alone_and_not_counted_on,
     nothing_happens_by_rule_in_a_cluster_in_maintenance,
+    what_a_person_began_to_replace_is_whole_when_that_is_said_or_copied,
 );
+
+/// A copy that is begun within ten seconds is made again.
+const COPIED: Duration = Duration::from_secs(90);
 
 /// db3 alone acknowledges where acknowledgements come from another data center. Once it is in
 /// maintenance others do, so that it may be stopped, and a failover needs no word from it.
@@ -95,5 +99,47 @@ async fn nothing_happens_by_rule_in_a_cluster_in_maintenance(stage: &mut Stage) 
     check(ended.is_some() && ended < opened, || format!("not in that order: {events:?}"))?;
     stage.cluster.start_node(Cluster::WATCHERS[leader])?;
     stage.bring_back("db1").await?;
+    stage.judge().await
+}
+
+/// A person says that db2 gets other data, and that it is there; the second time, nobody says so.
+async fn what_a_person_began_to_replace_is_whole_when_that_is_said_or_copied(
+    stage: &mut Stage,
+) -> Outcome {
+    stage.begin().await?;
+    let begin = ["maintenance", "shop", "db2", "--for", "10m", "--reason", "disk", "--new-data"];
+    let end = ["maintenance", "shop", "db2", "--end", "--new-data"];
+    let said = stage.regent(&end).await?;
+    check(said.code == 1 && said.err.contains("nobody said that"), || format!("{said:?}"))?;
+    let said = stage.regent(&begin).await?;
+    check(said.code == 0 && said.out.contains("counts for nothing"), || format!("{said:?}"))?;
+    stage.locally("db2", &["STOP REPLICA"]).await?;
+    let stopped = |shop: &crate::asking::Shop| {
+        let behind = shop.server("db2")["behind"].as_u64() > Some(20);
+        behind && shop.finding("replica_incomplete").is_some()
+    };
+    stage.until_shop("its data is known to be gone, and it falls behind", stopped).await?;
+    let said = stage.regent(&end).await?;
+    check(said.code == 1 && said.err.contains("does not replicate"), || format!("{said:?}"))?;
+    stage.locally("db2", &["START REPLICA"]).await?;
+    stage.replicas_keep_up().await?;
+    let said = stage.regent(&end).await?;
+    check(said.code == 0 && said.out.contains("has its data"), || format!("{said:?}"))?;
+    stage.whole().await?;
+
+    let seen = stage.watchers.latest_event().await;
+    let said = stage.regent(&begin).await?;
+    check(said.code == 0, || format!("{said:?}"))?;
+    let said = stage.regent(&["maintenance", "shop", "db2", "--end"]).await?;
+    check(said.code == 0, || format!("{said:?}"))?;
+    let copied = async |stage: &Stage| {
+        let events = stage.watchers.events().await;
+        let copy = |(seq, kind, text): &(u64, String, String)| {
+            *seq > seen && kind == "step_done" && text.contains("db2 holds a copy")
+        };
+        events.iter().any(copy).then_some(())
+    };
+    stage.until("the watchers replace its data", COPIED, copied).await?;
+    stage.whole().await?;
     stage.judge().await
 }

@@ -17,7 +17,7 @@ const WORDS: usize = 300;
 
 /// By how much a server's clock may be ahead of a watcher's, in microseconds. A copy that the watchers begin sooner
 /// after a person gave up replacing its data is made again.
-const CLOCKS_DIFFER: u64 = 60_000_000;
+const CLOCKS_DIFFER: u64 = 10_000_000;
 
 /// What a request to begin or end it changes.
 pub(super) fn changes(
