@@ -72,96 +72,28 @@ impl LocalClock {
 /// Something that will happen.
 #[derive(Debug)]
 pub enum Event {
-    Wakeup {
-        watcher: usize,
-        life: u32,
-    },
-    Input {
-        watcher: usize,
-        life: u32,
-        input: Input,
-    },
-    Written {
-        watcher: usize,
-        life: u32,
-        ticket: u64,
-        record: Record,
-    },
-    Peer {
-        from: usize,
-        to: usize,
-        message: PeerMessage,
-    },
-    ToProxy {
-        from: usize,
-        to: usize,
-        message: ToProxy,
-    },
-    FromProxy {
-        from: usize,
-        to: usize,
-        message: FromProxy,
-    },
-    Probe {
-        watcher: usize,
-        life: u32,
-        server: usize,
-        began: u64,
-    },
-    StepArrives {
-        watcher: usize,
-        life: u32,
-        term: u64,
-        order: StepOrder,
-    },
-    StepGoesOn {
-        task: u64,
-    },
-    BackupStored {
-        watcher: usize,
-        life: u32,
-        attempt: Attempt,
-    },
-    ServerTick {
-        server: usize,
-    },
-    Acknowledged {
-        source: usize,
-        source_life: u32,
-        replica: usize,
-        seq: u64,
-    },
-    ProxyTick {
-        proxy: usize,
-    },
-    Close {
-        proxy: usize,
-        session: u64,
-    },
-    Client {
-        proxy: usize,
-        client: usize,
-    },
-    WriteArrives {
-        write: u64,
-    },
-    WriteReplied {
-        write: u64,
-        committed: Option<(u64, u64)>,
-    },
-    WriteTimesOut {
-        write: u64,
-    },
+    Wakeup { watcher: usize, life: u32 },
+    Input { watcher: usize, life: u32, input: Input },
+    Written { watcher: usize, life: u32, ticket: u64, record: Record },
+    Peer { from: usize, to: usize, message: PeerMessage },
+    ToProxy { from: usize, to: usize, message: ToProxy },
+    FromProxy { from: usize, to: usize, message: FromProxy },
+    Probe { watcher: usize, life: u32, server: usize, began: u64 },
+    StepArrives { watcher: usize, life: u32, term: u64, order: StepOrder },
+    StepGoesOn { task: u64 },
+    BackupStored { watcher: usize, life: u32, attempt: Attempt },
+    ServerTick { server: usize },
+    Acknowledged { source: usize, source_life: u32, replica: usize, seq: u64 },
+    ProxyTick { proxy: usize },
+    Close { proxy: usize, session: u64 },
+    Client { proxy: usize, client: usize },
+    WriteArrives { write: u64 },
+    WriteReplied { write: u64, committed: Option<(u64, u64)> },
+    WriteTimesOut { write: u64 },
     Fault,
     Undo(Undo),
-    Flap {
-        server: usize,
-        times: u32,
-    },
-    Request {
-        watcher: usize,
-    },
-    /// Somebody gives a server other data.
+    Flap { server: usize, times: u32 },
+    Request { watcher: usize },
     ReplaceData,
     Look,
 }

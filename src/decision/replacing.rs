@@ -38,10 +38,12 @@ impl ClusterState {
                 if self.procedure.is_some() || self.writer.is(server) {
                     return Err(Rejected::MovedOn);
                 }
-                let known = self.rebuilding.insert(server.clone(), clock);
-                self.rebuilding.extend(known.map(|earlier| (server.clone(), earlier)));
+                if self.rebuilding.contains_key(server) {
+                    return Ok(Vec::new());
+                }
+                self.rebuilding.insert(server.clone(), clock);
                 let text = format!("{server} gets other data, which a person sees to");
-                Ok(known.is_none().then_some(("data_goes", text)).into_iter().collect())
+                Ok(vec![("data_goes", text)])
             }
             Replacement::Done => {
                 self.rebuilding.remove(server).ok_or(Rejected::MovedOn)?;
