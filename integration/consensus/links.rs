@@ -88,6 +88,7 @@ async fn strangers_and_garbage_do_no_harm_and_proxies_are_served() {
         sent: Default::default(),
         seen: Default::default(),
         sessions: Default::default(),
+        unreached: Default::default(),
     };
     writer.send_json(Kind::PROXY, &message).await.unwrap();
     expect(&mut hears, &Input::ProxyMessage { proxy: "p1".into(), message }).await;

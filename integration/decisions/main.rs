@@ -5,6 +5,7 @@ mod backups;
 mod cases;
 mod documentation;
 mod executor;
+mod hints;
 mod procedures;
 mod protection;
 mod storage;

@@ -70,6 +70,8 @@ async fn a_dead_target_is_tried_until_the_route_moves() {
     stage.watcher.set(Some(route(1, Some(&dead), &[])));
     let mut client = stage.connect(Purpose::Write).await;
     sleep(SECOND / 2).await;
+    let told = stage.watcher.unreached.load(Ordering::SeqCst);
+    assert!((2..=20).contains(&told), "the watchers were told {told} times");
     stage.watcher.set(Some(route(2, Some(&alive), &[])));
     assert_eq!(crate::stage::greeting(&mut client).await, 2);
 }

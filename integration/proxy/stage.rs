@@ -34,6 +34,8 @@ pub struct FakeWatcher {
     pushes: broadcast::Sender<ToProxy>,
     pub seen: Arc<AtomicU64>,
     pub renewals: Arc<AtomicUsize>,
+    /// How often it was told that a server could not be reached.
+    pub unreached: Arc<AtomicUsize>,
 }
 
 impl FakeWatcher {
@@ -45,12 +47,14 @@ impl FakeWatcher {
             pushes: broadcast::Sender::new(16),
             seen: Arc::default(),
             renewals: Arc::default(),
+            unreached: Arc::default(),
         };
         let (route, pushes) = (Arc::clone(&watcher.route), watcher.pushes.clone());
         let (seen, renewals) = (Arc::clone(&watcher.seen), Arc::clone(&watcher.renewals));
+        let unreached = Arc::clone(&watcher.unreached);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let counters = (Arc::clone(&seen), Arc::clone(&renewals));
+                let counters = (Arc::clone(&seen), Arc::clone(&renewals), Arc::clone(&unreached));
                 tokio::spawn(answer(stream, Arc::clone(&route), pushes.subscribe(), counters));
             }
         });
@@ -71,7 +75,7 @@ async fn answer(
     stream: TcpStream,
     route: Arc<Mutex<Option<Route>>>,
     mut pushes: broadcast::Receiver<ToProxy>,
-    (newest, renewals): (Arc<AtomicU64>, Arc<AtomicUsize>),
+    (newest, renewals, failures): (Arc<AtomicU64>, Arc<AtomicUsize>, Arc<AtomicUsize>),
 ) {
     let (from, into) = stream.into_split();
     let (mut reader, mut writer) =
@@ -86,8 +90,9 @@ async fn answer(
             Ok(push) = pushes.recv() => Some(push),
             frame = reader.next() => {
                 let Ok(Some(frame)) = frame else { return };
-                let FromProxy::Renew { sent, seen, .. } = frame.parse().unwrap();
+                let FromProxy::Renew { sent, seen, unreached, .. } = frame.parse().unwrap();
                 renewals.fetch_add(1, Ordering::SeqCst);
+                failures.fetch_add(unreached.len(), Ordering::SeqCst);
                 newest.store(seen.get(&shop()).map_or(0, |epoch| epoch.0), Ordering::SeqCst);
                 let routes = route.lock().unwrap().clone();
                 let span = timing().lease;

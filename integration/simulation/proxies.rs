@@ -229,6 +229,8 @@ impl World {
                     self.proxies[number].clients[client].session = Some(session);
                 } else {
                     wait = 100 * MILLI;
+                    let effects = self.proxies[number].routes.unreached(now, &cluster);
+                    self.proxy_does(number, effects);
                     self.close_session(number, forward.session.0);
                 }
             }

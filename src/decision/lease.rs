@@ -7,7 +7,7 @@
 use super::topology::{ClusterName, DataCenter, Endpoint, Epoch, ProxyName, ServerName, Timing};
 use crate::clock::Moment;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Where one cluster's traffic may go.
@@ -46,6 +46,10 @@ pub enum FromProxy {
         seen: BTreeMap<ClusterName, Epoch>,
         /// How many client sessions it carries per cluster, for people.
         sessions: BTreeMap<ClusterName, u64>,
+        /// Clusters of which a server could not be reached for a client since it last sent this: to be looked
+        /// at. A hint and no evidence; the first proxies do not send it.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        unreached: BTreeSet<ClusterName>,
     },
 }
 

@@ -11,7 +11,7 @@
 use crate::clock::Moment;
 use crate::decision::lease::{FromProxy, Route, Target, ToProxy};
 use crate::decision::topology::{ClusterName, DataCenter, Epoch, ServerName, Timing, WatcherName};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ struct Held {
     sessions: BTreeMap<SessionId, Session>,
     /// How many clients wait for a route.
     waiting: usize,
+    /// A server could not be reached since the last renewal.
+    unreached: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -282,6 +284,16 @@ impl Routes {
         self.tick(now)
     }
 
+    /// A server to which a client was to be connected refused or did not answer. Clients come back at once when
+    /// theirs dies, and so find out before its next probe is due; the watchers are told, who look for themselves.
+    pub fn unreached(&mut self, now: Moment, cluster: &ClusterName) -> Vec<Effect> {
+        if let Some(held) = self.clusters.get_mut(cluster) {
+            held.unreached = true;
+            self.renew_within(now, URGENT_SPACING);
+        }
+        self.tick(now)
+    }
+
     /// A client waits for a route of this cluster: watchers are asked sooner until it stops.
     pub fn wait(&mut self, now: Moment, cluster: &ClusterName) -> Vec<Effect> {
         self.clusters.entry(cluster.clone()).or_default().waiting += 1;
@@ -392,9 +404,18 @@ impl Routes {
         self.next_renewal = now + self.spacing();
         let count = |held: &Held| held.sessions.len() as u64;
         let seen = self.clusters.iter().map(|(name, held)| (name.clone(), held.seen())).collect();
-        let sessions = self.clusters.iter().map(|(name, held)| (name.clone(), count(held)));
-        let message = FromProxy::Renew { sent: now, seen, sessions: sessions.collect() };
+        let sessions =
+            self.clusters.iter().map(|(name, held)| (name.clone(), count(held))).collect();
+        let unreached = self.take_unreached();
+        let message = FromProxy::Renew { sent: now, seen, sessions, unreached };
         effects.push(Effect::Send { to: self.leader.clone(), message });
+    }
+
+    fn take_unreached(&mut self) -> BTreeSet<ClusterName> {
+        let taken = |held: &mut Held| std::mem::take(&mut held.unreached);
+        let clusters =
+            self.clusters.iter_mut().filter_map(|(name, held)| taken(held).then_some(name));
+        clusters.cloned().collect()
     }
 
     fn spacing(&self) -> Duration {

@@ -67,6 +67,35 @@ fn reported(effects: &[Effect]) -> Option<Epoch> {
     })
 }
 
+/// What the renewals among them say of clusters that could not be reached.
+fn unreached(effects: &[Effect]) -> Vec<bool> {
+    let said = |effect: &Effect| match effect {
+        Effect::Send { message: FromProxy::Renew { unreached, .. }, .. } => {
+            Some(unreached.contains(&shop()))
+        }
+        Effect::Cut { .. } | Effect::Opened { .. } => None,
+    };
+    effects.iter().filter_map(said).collect()
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_told_at_once_and_once() {
+    let mut routes = fresh();
+    tell(&mut routes, 1001, grant(at(1000), route(1, Some("p1"), &[], false)));
+    assert_eq!(unreached(&routes.tick(at(1100))), [false; 0], "nothing is due");
+    assert_eq!(unreached(&routes.unreached(at(1100), &shop())), [true]);
+    // Many clients that come back at the same time make one renewal.
+    assert_eq!(unreached(&routes.unreached(at(1101), &shop())), [false; 0]);
+    assert_eq!(unreached(&routes.unreached(at(1102), &shop())), [false; 0]);
+    assert_eq!(unreached(&routes.tick(at(1105))), [true]);
+    assert_eq!(unreached(&routes.tick(at(3000))), [false]);
+    assert_eq!(
+        unreached(&routes.unreached(at(3001), &"other".into())),
+        [false; 0],
+        "it has no route"
+    );
+}
+
 #[test]
 fn a_lease_counts_from_the_request_and_ends_by_itself() {
     let mut routes = fresh();

@@ -80,6 +80,7 @@ impl Session {
                     Err(error) => {
                         let target = &permission.forward.target;
                         tracing::debug!(server = %target.server, %error, "failed to reach");
+                        self.unreached(&permission);
                         if !failed.contains(&target.server) {
                             failed.push(target.server.clone());
                         }
@@ -91,6 +92,13 @@ impl Session {
             if self.wait(client, &mut opened, pause.min(left)).await {
                 return Reached::ClientLeft;
             }
+        }
+    }
+
+    /// Tells the watchers of a server that refused or did not answer; not of one that was taken away meanwhile.
+    fn unreached(&self, permission: &Permission) {
+        if permission.holds() {
+            self.desk.drive(|routes, now| routes.unreached(now, &self.cluster.name));
         }
     }
 

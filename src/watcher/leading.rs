@@ -163,7 +163,7 @@ impl Leading {
     }
 
     pub(super) fn proxy_message(&mut self, now: Moment, proxy: ProxyName, message: FromProxy) {
-        let FromProxy::Renew { sent, seen, sessions } = message;
+        let FromProxy::Renew { sent, seen, sessions, unreached } = message;
         if !self.sessions.contains_key(&proxy) && self.sessions.len() >= PROXIES {
             return;
         }
@@ -171,6 +171,12 @@ impl Leading {
         if self.ledger.note_seen(&proxy, &seen) {
             for duty in self.duties.values_mut() {
                 duty.look_now(now);
+            }
+        }
+        for cluster in &unreached {
+            if let Some(duty) = self.duties.get_mut(cluster) {
+                duty.look_now(now);
+                duty.alarmed = true;
             }
         }
         self.renewals.insert(proxy, sent);
