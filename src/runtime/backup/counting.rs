@@ -5,6 +5,9 @@
 //! after its snapshot: nothing can change in between. The position is asked for in that session too, and
 //! must be the one that the dump names. Where any of this fails there are no counts, and the
 //! backup goes on without them: nobody waits for a lock long.
+//!
+//! That session counts once the dump has ended, and sees its own moment until then. Two that read everything
+//! at the same time kept a replica on a small machine from receiving what its primary committed.
 
 use super::BackupError;
 use super::taking::CONNECT_LIMIT;
@@ -18,7 +21,6 @@ use crate::runtime::mysql::distance::Distance;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row};
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -57,20 +59,19 @@ struct Snapshot {
     position: Gtids,
 }
 
-/// Counting under way.
+/// A moment at which tables can be counted, without a lock.
 #[derive(Debug)]
-pub(super) struct Counting {
+pub(super) struct Seen {
     ground: Ground,
-    position: Gtids,
-    session: u32,
-    tally: Arc<Mutex<Tally>>,
-    work: JoinHandle<Result<(), String>>,
+    snapshot: Snapshot,
 }
 
-/// When a session that counts is to stand still, and how it is made to.
+/// Makes a session that counts stand still.
 #[derive(Debug)]
 struct Pauses {
-    ground: Ground,
+    /// Ends what the other one does.
+    conn: Conn,
+    /// The one that counts.
     session: u32,
     turn: Turn,
 }
@@ -94,6 +95,15 @@ impl Held {
     /// Takes the lock, and a snapshot under it.
     pub(super) async fn take(ground: Ground) -> Result<Held, String> {
         let mut conn = session(&ground).await?;
+        // It waits for the dump, however long that takes.
+        let patient = match ground.flavor {
+            Flavor::MySql => "SET SESSION wait_timeout = 31536000",
+            Flavor::MariaDb => {
+                "SET SESSION wait_timeout = 31536000, SESSION idle_transaction_timeout = 0, \
+                 SESSION idle_readonly_transaction_timeout = 0"
+            }
+        };
+        conn.query_drop(patient).await.map_err(|error| error.to_string())?;
         if ground.flavor == Flavor::MySql {
             // It counts rows with four threads otherwise, which whoever else needs the server has to wait for.
             // Servers before 8.0.14 do not know it.
@@ -113,61 +123,43 @@ impl Held {
         Ok(Held { ground, released, holding })
     }
 
-    /// Gives the lock back, now that the dump has its snapshot, and begins to count.
-    pub(super) async fn count(self, turn: Turn) -> Result<Counting, String> {
+    /// Gives the lock back, now that the dump has its snapshot.
+    pub(super) async fn release(self) -> Result<Seen, String> {
         // Whoever holds it gives it back either way.
         let _ = self.released.send(());
         let held = self.holding.await.map_err(|_| "the lock's session broke off".to_owned())?;
-        let Snapshot { mut conn, position } = held?;
-        let (ground, tally) = (self.ground, Arc::new(Mutex::new(Tally::default())));
-        let session = conn.id();
-        let (schemas, counted) = (ground.schemas.clone(), tally.clone());
-        let mut pauses = Pauses { ground: ground.clone(), session, turn };
-        let work = tokio::spawn(async move {
-            let counted = all(&mut conn, &schemas, &counted, Some(&mut pauses)).await;
-            counted.map_err(|error| error.to_string())
-        });
-        Ok(Counting { ground, position, session, tally, work })
+        Ok(Seen { ground: self.ground, snapshot: held? })
     }
 }
 
-impl Counting {
-    /// Waits for the end, though no longer than that, and says what the tables held at that position.
-    pub(super) async fn end(mut self, limit: Duration, position: &Gtids) -> Counts {
-        if &self.position != position {
-            self.give_up().await;
+impl Seen {
+    /// Counts, though no longer than that, and says what the tables held at the dump's position.
+    pub(super) async fn count(self, turn: Turn, limit: Duration, position: &Gtids) -> Counts {
+        let Seen { ground, snapshot: Snapshot { mut conn, position: own } } = self;
+        if &own != position {
             return Counts::missing("the position moved while the dump began");
         }
-        let ended = tokio::time::timeout(limit, &mut self.work).await;
-        let why = match ended {
-            Ok(Ok(Ok(()))) => None,
-            Ok(Ok(Err(why))) => return Counts::missing(why),
-            Ok(Err(_)) => return Counts::missing("counting was broken off"),
+        let other = match session(&ground).await {
+            Ok(other) => other,
+            Err(why) => return Counts::missing(why),
+        };
+        let mut pauses = Pauses { conn: other, session: conn.id(), turn };
+        let mut tally = Tally::default();
+        let counted = all(&mut conn, &ground.schemas, &mut tally, Some(&mut pauses));
+        let why = match tokio::time::timeout(limit, counted).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => return Counts::missing(error.to_string()),
             Err(_) => Some(format!("not reached within {} s after the dump", limit.as_secs())),
         };
-        if why.is_some() {
-            self.give_up().await;
-        }
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        let Tally { tables, sums, mut left_out } = std::mem::take(&mut *tally);
+        let Tally { tables, sums, mut left_out } = tally;
         if let Some(why) = why {
+            // Otherwise it goes on reading a table to its end.
+            pauses.end("KILL").await;
             let done = sums.len() + left_out.len();
             let rest = tables.into_iter().skip(done);
             left_out.extend(rest.map(|table| LeftOut { of: table.place, why: why.clone() }));
         }
         Counts::of(sums, left_out)
-    }
-
-    /// Ends the session on the server, which otherwise goes on reading a table to its end.
-    async fn give_up(&mut self) {
-        self.work.abort();
-        end(&self.ground, &format!("KILL {}", self.session)).await;
-    }
-}
-
-impl Drop for Counting {
-    fn drop(&mut self) {
-        self.work.abort();
     }
 }
 
@@ -183,19 +175,18 @@ impl Pauses {
                 counted = &mut counting => return counted,
                 () = self.turn.lost() => {}
             }
-            end(&self.ground, &format!("KILL QUERY {}", self.session)).await;
+            self.end("KILL QUERY").await;
             // It may have come too late for that.
             if let Ok(sum) = counting.await {
                 return Ok(sum);
             }
         }
     }
-}
 
-/// Ends a session or what it does, from another one. When it has ended already, that is what was wanted.
-async fn end(ground: &Ground, statement: &str) {
-    if let Ok(mut conn) = session(ground).await {
-        let _ = conn.query_drop(statement).await;
+    /// Ends the session that counts, or what it does. When that has ended already, it is what was wanted.
+    async fn end(&mut self, how: &str) {
+        let statement = format!("{how} {}", self.session);
+        let _ = self.conn.query_drop(statement).await;
     }
 }
 
@@ -242,23 +233,23 @@ async fn lock(conn: &mut Conn, flavor: Flavor) -> Result<Gtids, BackupError> {
 
 /// What all tables of these schemas hold, as this session sees them.
 pub(super) async fn count(conn: &mut Conn, schemas: &[String]) -> Result<Vec<Sum>, Error> {
-    let tally = Mutex::new(Tally::default());
+    let mut tally = Tally::default();
     conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
-    all(conn, schemas, &tally, None).await?;
-    Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner).sums)
+    all(conn, schemas, &mut tally, None).await?;
+    Ok(tally.sums)
 }
 
 async fn all(
     conn: &mut Conn,
     schemas: &[String],
-    tally: &Mutex<Tally>,
+    tally: &mut Tally,
     mut pauses: Option<&mut Pauses>,
 ) -> Result<(), Error> {
     let tables = tables(conn, schemas).await?;
     if tables.len() > MOST_TABLES {
         return Err(Error::Other(format!("it has more than {MOST_TABLES} tables").into()));
     }
-    note(tally, |tally| tally.tables.clone_from(&tables));
+    tally.tables.clone_from(&tables);
     // Going back to it lets go of a table, so that nobody who wants to change one waits for the end.
     conn.query_drop("SAVEPOINT regent").await?;
     for table in &tables {
@@ -267,21 +258,16 @@ async fn all(
             None => one(conn, table).await,
         };
         match counted {
-            Ok(sum) => note(tally, |tally| tally.sums.push(sum)),
+            Ok(sum) => tally.sums.push(sum),
             Err(Error::Server(error)) => {
                 let why = format!("error {}", error.code);
-                let left = LeftOut { of: table.place.clone(), why };
-                note(tally, |tally| tally.left_out.push(left));
+                tally.left_out.push(LeftOut { of: table.place.clone(), why });
             }
             Err(error) => return Err(error),
         }
         conn.query_drop("ROLLBACK TO SAVEPOINT regent").await?;
     }
     Ok(())
-}
-
-fn note(tally: &Mutex<Tally>, change: impl FnOnce(&mut Tally)) {
-    change(&mut tally.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
 /// All tables with rows of their own, the small ones first: most are then counted should time run out.

@@ -3,7 +3,7 @@
 use super::BackupError;
 use super::accounts::{Accounts, accounts};
 use super::agent::Link;
-use super::counting::{Counting, Ground, Held, LEAST_EXTRA};
+use super::counting::{Ground, Held, LEAST_EXTRA, Seen};
 use super::lanes::{Lacking, Lanes, Sending};
 use super::pace::Pace;
 use super::packing::{packing, waiting};
@@ -345,19 +345,19 @@ async fn fill(
     let mut turn = order.turn.clone();
     loop {
         let first = plain_bytes == head.len() as u64;
+        // Until then there is a lock.
         let next = async {
-            // Until then there is a lock.
-            if !first {
-                turn.come().await;
+            match first {
+                true => printed.next().await,
+                false => in_turn(&mut turn, &tool, printed.next()).await,
             }
-            printed.next().await
         };
         let next = waiting(&mut packed, next).await;
         let next = next.map_err(BackupError::io("packing"))?;
         let Some(part) = next.map_err(reading)? else { break };
         if first {
             // The lock is given back before anything else.
-            counting = counting.snapshot_taken(order.turn).await;
+            counting = counting.snapshot_taken().await;
             same_accounts(order, asked).await?;
         }
         ends.take(&part);
@@ -382,7 +382,7 @@ async fn fill(
     packed.write_all(script.as_bytes()).await.map_err(BackupError::io("packing"))?;
     packed.shutdown().await.map_err(BackupError::io("packing"))?;
     plain_bytes += script.len() as u64;
-    let tables = counting.ended(took.max(LEAST_EXTRA), &named).await;
+    let tables = counting.count(turn, took.max(LEAST_EXTRA), &named).await;
     Ok(Filled { plain_bytes, accounts_at, position, at_most: None, tables })
 }
 
@@ -392,8 +392,8 @@ enum Counted {
     Unwanted,
     /// There is a lock, and a snapshot.
     Held(Held),
-    /// Tables are counted.
-    Counting(Counting),
+    /// There is a snapshot.
+    Seen(Seen),
     /// It cannot be done.
     Failed(String),
 }
@@ -412,21 +412,36 @@ async fn begin_counting(order: &Order<'_>, asked: &Asked) -> Counted {
 }
 
 impl Counted {
-    async fn snapshot_taken(self, turn: &Turn) -> Counted {
+    async fn snapshot_taken(self) -> Counted {
         match self {
-            Counted::Held(held) => {
-                held.count(turn.clone()).await.map_or_else(Counted::Failed, Counted::Counting)
-            }
+            Counted::Held(held) => held.release().await.map_or_else(Counted::Failed, Counted::Seen),
             other => other,
         }
     }
 
-    async fn ended(self, limit: Duration, position: &Gtids) -> Option<Counts> {
+    async fn count(self, turn: Turn, limit: Duration, position: &Gtids) -> Option<Counts> {
         match self {
             Counted::Unwanted => None,
             Counted::Held(_) => Some(Counts::missing("the dump was empty")),
-            Counted::Counting(counting) => Some(counting.end(limit, position).await),
+            Counted::Seen(seen) => Some(seen.count(turn, limit, position).await),
             Counted::Failed(why) => Some(Counts::missing(why)),
+        }
+    }
+}
+
+/// What the program prints next. It stands still, and with it the session that it reads from, as long as it is
+/// not its turn.
+async fn in_turn<T>(turn: &mut Turn, tool: &Tool, printed: impl Future<Output = T>) -> T {
+    tokio::pin!(printed);
+    loop {
+        tokio::select! {
+            biased;
+            () = turn.lost() => {
+                tool.stand_still();
+                turn.come().await;
+                tool.go_on();
+            }
+            printed = &mut printed => return printed,
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::config::Account;
 use crate::config::backups::Tools;
 use crate::decision::topology::{Endpoint, Flavor};
 use crate::runtime::steps::Programs;
+use rustix::process::{Pid, Signal, kill_process};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -65,7 +66,8 @@ impl Reach<'_> {
             Flavor::MariaDb => command.args(["--master-data=2", "--gtid"]),
         };
         command.arg("--databases").arg("--").args(schemas);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        // A group of its own, see `Tool::stand_still`.
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         command
     }
 
@@ -196,6 +198,25 @@ impl Tool {
     /// The program.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Lets it do nothing until [`Tool::go_on`]. Should its maker die meanwhile the system ends it: nobody is
+    /// left in its group who could let it go on.
+    pub(super) fn stand_still(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it do on.
+    pub(super) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(pid) = pid {
+            // One that has ended needs no signal.
+            let _ = kill_process(pid, signal);
+        }
     }
 
     /// What it prints.
