@@ -119,6 +119,7 @@ async fn bad_input_is_named_and_never_reaches_the_watcher() {
     let gets = [
         ("/v1/events?limit=many", 400, "limit is \"many\""),
         ("/v1/events?wait=31", 400, "wait is \"31\""),
+        ("/v1/clusters/shop/urgent?unless=maybe", 400, "unless is \"maybe\""),
         ("/v1/events?since=1", 400, "\"since\" is not known"),
         ("/v1/clusters/shop/procedures/first", 400, "id is \"first\""),
         ("/v1/clusters/shop/switchover", 405, "does not take GET"),

@@ -10,6 +10,7 @@ use regent::runtime::metrics::Metrics;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A running API with a made-up watcher behind it.
@@ -18,6 +19,8 @@ pub struct Fake {
     pub metrics: Metrics,
     /// Everything that was asked, in order.
     pub asked: Arc<Mutex<Vec<Request>>>,
+    /// What it tells of itself.
+    pub health: watch::Sender<NodeHealth>,
     _stop: DropGuard,
 }
 
@@ -52,7 +55,9 @@ pub async fn start(
         ready: true,
         leader: leader.map(WatcherName::from),
         term: 7,
+        ..NodeHealth::default()
     });
+    let health = desk.health.clone();
     let asked = Arc::new(Mutex::new(Vec::new()));
     tokio::spawn(answer_all(desk, Arc::clone(&asked), answers));
     let metrics = Metrics::new();
@@ -60,7 +65,7 @@ pub async fn start(
     let base = format!("http://{}", place.endpoint);
     let serving = regent::api::serve_on(handle, metrics.clone(), place.listener, stop.clone());
     tokio::spawn(async move { serving.await.unwrap() });
-    Fake { base, metrics, asked, _stop: stop.drop_guard() }
+    Fake { base, metrics, asked, health, _stop: stop.drop_guard() }
 }
 
 /// An unanswered request stays open, as with a watcher that is stuck.

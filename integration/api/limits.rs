@@ -6,6 +6,7 @@ use regent::decision::view::{Request, Response};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use tokio::time::sleep;
 
 fn silent(_: &Request) -> Option<Response> {
     None
@@ -68,4 +69,31 @@ async fn long_polls_wait_and_are_bounded() {
     assert!(began.elapsed() >= Duration::from_secs(1));
     let count = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
     assert_eq!((count(200), count(429)), (16, 4));
+}
+
+#[tokio::test]
+async fn what_is_urgent_is_told_when_it_happens() {
+    let fake = leading().await;
+    let path = "/v1/clusters/shop/urgent";
+    assert_eq!(get(&fake, path).await, (200, json!({ "urgent": false })));
+    let tell = async |urgent: bool| {
+        sleep(Duration::from_millis(300)).await;
+        fake.health.send_modify(|health| match urgent {
+            true => drop(health.urgent.insert("shop".into())),
+            false => drop(health.urgent.remove(&"shop".into())),
+        });
+    };
+    for urgent in [true, false] {
+        #[expect(clippy::disallowed_methods, reason = "a test measures real time")]
+        let began = Instant::now();
+        let waiting = format!("{path}?wait=30&unless={}", !urgent);
+        let (told, ()) = tokio::join!(get(&fake, &waiting), tell(urgent));
+        assert_eq!(told, (200, json!({ "urgent": urgent })));
+        let took = began.elapsed().as_millis();
+        assert!((300..900).contains(&took), "{took} ms");
+        // What is known to be otherwise is news.
+        assert_eq!(get(&fake, &waiting).await, told);
+    }
+    let other = "/v1/clusters/other/urgent?wait=1&unless=false";
+    assert_eq!(get(&fake, other).await, (200, json!({ "urgent": false })));
 }

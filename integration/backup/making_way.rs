@@ -104,6 +104,54 @@ async fn a_backup_by_hand_goes_on(then: Then) {
     assert_eq!(said.code, 0, "{}", said.stderr);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_stands_still_for_ever_when_its_maker_is_killed() {
+    let Some(stage) = Stage::set(Mysql).await else { return };
+    stage.configure("", &stage.dump());
+    let api = listen(Arc::new(Mutex::new(Then::Waits)));
+    let mut command = stage.command(&["now", "shop", "--target", "local", "--api", &api]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let maker = child.id();
+    let stands_still = async {
+        loop {
+            let mut stopped = processes().into_iter().filter(|it| it.state == 'T');
+            match stopped.find(|it| it.parent == maker) {
+                Some(found) => break found.pid,
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let dump = timeout(Duration::from_secs(20), stands_still).await.expect("the dump stands still");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let gone = async {
+        while processes().iter().any(|it| it.pid == dump && it.state != 'Z') {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), gone).await.expect("the dump ends with its maker");
+}
+
+struct Process {
+    pid: u32,
+    state: char,
+    parent: u32,
+}
+
+/// All processes, as `proc(5)` tells of them.
+fn processes() -> Vec<Process> {
+    let stats = std::fs::read_dir("/proc").unwrap().flatten();
+    let stats = stats.filter_map(|it| std::fs::read_to_string(it.path().join("stat")).ok());
+    let read = |stat: String| {
+        // A program's name, in parentheses, may hold anything.
+        let (pid, rest) = stat.split_once(' ')?;
+        let mut fields = rest.rsplit_once(") ")?.1.split(' ');
+        let (state, parent) = (fields.next()?.chars().next()?, fields.next()?);
+        Some(Process { pid: pid.parse().ok()?, state, parent: parent.parse().ok()? })
+    };
+    stats.filter_map(read).collect()
+}
+
 /// What a watcher does that has said that its cluster has no open route.
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
@@ -115,7 +163,7 @@ enum Then {
     Leaves,
 }
 
-/// Answers as a watcher does. It says the same from the beginning on as often as it is asked.
+/// Answers as a watcher does.
 fn listen(then: Arc<Mutex<Then>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -130,30 +178,23 @@ fn listen(then: Arc<Mutex<Then>>) -> String {
 
 fn answer(stream: &TcpStream, then: &Mutex<Then>) {
     let now = || *then.lock().unwrap();
-    let event = |seq: u64, kind: &str| {
-        format!(
-            r#"{{"seq":{seq},"at":{seq},"cluster":"shop","kind":"{kind}","text":"a failover"}}"#
-        )
-    };
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     while let Some(first) = lines.next() {
         lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
-        let told =
-            |seq: u64| first.contains(&format!("after={seq}&")) && first.contains("cluster=shop");
-        while told(1) && now() == Then::Waits {
+        let asked = |known: bool| {
+            first.starts_with(&format!("GET /v1/clusters/shop/urgent?wait=30&unless={known} "))
+        };
+        assert!(asked(true) || asked(false), "{first}");
+        while asked(true) && now() == Then::Waits {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        while asked(false) && now() != Then::Waits {
             std::thread::sleep(Duration::from_millis(20));
         }
         if now() == Then::Leaves {
             return;
         }
-        let body = match (told(0), told(1)) {
-            (true, _) => format!("[{}]", event(1, "route_closed")),
-            (_, true) => format!("[{}]", event(2, "procedure_closed")),
-            _ => {
-                std::thread::sleep(Duration::from_secs(1));
-                "[]".to_owned()
-            }
-        };
+        let body = format!(r#"{{"urgent":{}}}"#, now() == Then::Waits);
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()

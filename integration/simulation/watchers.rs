@@ -11,7 +11,7 @@ use regent::decision::topology::{DataCenter, ProxyName, ServerName, WatcherName}
 use regent::watcher::{
     CanaryResult, Input, Output, PeerMessage, Record, Setup, StepOrder, Stored, Watcher,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// One watcher's machine.
@@ -31,6 +31,8 @@ pub struct WatcherHost {
     pub withdrawn: u64,
     /// Whether backups there were told that something goes before them.
     first: bool,
+    /// Servers whose last probe showed it no life.
+    silent: BTreeSet<ServerName>,
 }
 
 impl WatcherHost {
@@ -47,6 +49,7 @@ impl WatcherHost {
             wake_at: u64::MAX,
             withdrawn: 0,
             first: false,
+            silent: BTreeSet::new(),
         }
     }
 
@@ -81,6 +84,7 @@ impl World {
         let host = &mut self.watchers[number];
         (host.life, host.clock, host.wake_at, host.written_at) = (life, clock, u64::MAX, self.now);
         (host.withdrawn, host.first) = (0, false);
+        host.silent.clear();
         match started {
             Ok(watcher) => host.watcher = Some(watcher),
             Err(fatal) => self.broken(format!("w{} cannot start: {fatal}", number + 1)),
@@ -129,6 +133,12 @@ impl World {
         let Some(watcher) = host.watcher.as_mut() else {
             return;
         };
+        if let Input::ProbeDone { server, sight } = &input {
+            match sight.shows_life() {
+                true => host.silent.remove(&server.server),
+                false => host.silent.insert(server.server.clone()),
+            };
+        }
         let outputs = match watcher.handle(now, input) {
             Ok(outputs) => outputs,
             Err(fatal) => {
@@ -159,7 +169,10 @@ impl World {
         let host = &self.watchers[number];
         let Some(watcher) = &host.watcher else { return };
         let cluster = watcher.state().clusters.get(&setting::cluster());
-        let first = cluster.is_some_and(ClusterState::comes_first);
+        let silent = |state: &ClusterState| {
+            state.writer.primary().is_some_and(|primary| host.silent.contains(primary))
+        };
+        let first = cluster.is_some_and(|state| state.comes_first() || silent(state));
         if first != host.first {
             let text = format!("w{} told backups {}, and it is {first}", number + 1, host.first);
             self.broken(text);

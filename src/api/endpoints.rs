@@ -7,11 +7,11 @@ use super::answer::Answer;
 use super::forward::{Forwarder, HOP, Passed};
 use super::guard::{self, MAX_BODY, MAX_LONG_POLLS, MAX_REQUESTS};
 use super::input::{Fields, Query, checked_name};
-use super::types::{ReadyBody, StatusView};
+use super::types::{ReadyBody, StatusView, UrgentBody};
 use crate::clock::{Clock, Moment};
 use crate::decision::topology::{ClusterName, ServerName};
 use crate::decision::view::{Refusal, RefusalCode, Request, Response};
-use crate::runtime::handle::Handle;
+use crate::runtime::handle::{Handle, NodeHealth};
 use crate::runtime::metrics::Metrics;
 use axum::Router;
 use axum::extract::{Path, Query as RawQuery, State, rejection::BytesRejection};
@@ -21,7 +21,7 @@ use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 /// How long a status is served again without asking anew.
 const STATUS_KEPT: Duration = Duration::from_millis(100);
@@ -52,12 +52,13 @@ struct Kept {
 }
 
 /// Every route: its method, its path and what it is for.
-pub const ROUTES: [(&str, &str, &str); 17] = [
+pub const ROUTES: [(&str, &str, &str); 18] = [
     ("GET", "/v1/status", "all clusters at a glance, or one"),
     ("GET", "/v1/clusters/{cluster}", "one cluster"),
     ("GET", "/v1/clusters/{cluster}/topology", "one cluster: who follows whom"),
     ("GET", "/v1/clusters/{cluster}/explain", "what would happen now, and why"),
     ("GET", "/v1/clusters/{cluster}/procedures/{id}", "one procedure with its journal"),
+    ("GET", "/v1/clusters/{cluster}/urgent", "whether something goes before its backups"),
     ("GET", "/v1/events", "what happened"),
     ("POST", "/v1/clusters/{cluster}/adopt", "take the cluster as it runs"),
     ("POST", "/v1/clusters/{cluster}/switchover", "move the primary's role"),
@@ -100,6 +101,7 @@ fn method_for(path: &str) -> MethodRouter<Api> {
         "/v1/clusters/{cluster}" | "/v1/clusters/{cluster}/topology" => get(cluster),
         "/v1/clusters/{cluster}/explain" => get(explain),
         "/v1/clusters/{cluster}/procedures/{id}" => get(procedure),
+        "/v1/clusters/{cluster}/urgent" => get(urgent),
         "/v1/events" => get(events),
         "/v1/clusters/{cluster}/adopt" => post(adopt),
         "/v1/clusters/{cluster}/switchover" => post(switchover),
@@ -185,10 +187,7 @@ async fn events(State(api): State<Api>, pairs: Pairs, mut asked: Asked) -> Answe
     if wait.is_zero() {
         return Ok(api.answer(request, asked).await);
     }
-    let Ok(_place) = api.long_polls.try_acquire() else {
-        let text = format!("{MAX_LONG_POLLS} requests wait for events already; ask without wait");
-        return Err(Answer::busy(text));
-    };
+    let _place = api.place_to_wait()?;
     let until = api.clock.now().moment + wait;
     loop {
         match api.handle.ask(request.clone()).await? {
@@ -199,6 +198,23 @@ async fn events(State(api): State<Api>, pairs: Pairs, mut asked: Asked) -> Answe
         let left = api.clock.now().moment.until(until);
         tokio::time::sleep(left.min(WAIT_STEP)).await;
     }
+}
+
+/// As this watcher knows it: whoever asks wants to know at once, and of a leader that may just be lost.
+async fn urgent(State(api): State<Api>, Path(name): Path<String>, pairs: Pairs) -> Answered {
+    let query = Query::read(pairs.0, &["wait", "unless"])?;
+    let cluster = ClusterName::from(checked_name("cluster", &name)?);
+    let wait = Duration::from_secs(query.number("wait", MAX_WAIT)?.unwrap_or(0));
+    let unless = query.whether("unless")?;
+    let mut changes = api.handle.changes();
+    if !wait.is_zero() {
+        let _place = api.place_to_wait()?;
+        let news = |health: &NodeHealth| Some(health.urgent.contains(&cluster)) != unless;
+        // When it takes too long, the same is told again.
+        let _ = tokio::time::timeout(wait, changes.wait_for(news)).await;
+    }
+    let urgent = changes.borrow().urgent.contains(&cluster);
+    Ok(Answer::ok(&UrgentBody { urgent }))
 }
 
 async fn adopt(
@@ -384,6 +400,14 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 impl Api {
+    /// Room for one more request that waits for something to happen.
+    fn place_to_wait(&self) -> Result<SemaphorePermit<'_>, Answer> {
+        self.long_polls.try_acquire().map_err(|_| {
+            let text = format!("{MAX_LONG_POLLS} requests wait for something already");
+            Answer::busy(text + "; ask without wait")
+        })
+    }
+
     /// Asks the watcher; when another one leads, asks that one.
     async fn answer(&self, request: Request, asked: Asked) -> Answer {
         match self.handle.ask(request).await {

@@ -38,6 +38,15 @@ impl Query {
         self.fields.get(field).map(|value| checked_name(field, value)).transpose()
     }
 
+    /// Whether, if given.
+    pub fn whether(&self, field: &str) -> Result<Option<bool>, Answer> {
+        let wrong = |text: &str| {
+            Answer::bad_input(format!("{field} is {:?}; give true or false", cut(text)))
+        };
+        let given = self.fields.get(field);
+        given.map(|text| text.parse().map_err(|_| wrong(text))).transpose()
+    }
+
     /// A number up to `most`, if given.
     pub fn number(&self, field: &str, most: u64) -> Result<Option<u64>, Answer> {
         let Some(text) = self.fields.get(field) else {

@@ -125,6 +125,13 @@ pub struct EndMaintenanceBody {
     pub new_data: bool,
 }
 
+/// Answer of `GET /v1/clusters/{cluster}/urgent`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UrgentBody {
+    /// Whether something goes before the cluster's backups.
+    pub urgent: bool,
+}
+
 /// Answer of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadyBody {

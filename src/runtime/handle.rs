@@ -1,8 +1,8 @@
 //! How the rest of a process speaks to its watcher: questions in, answers out, both bounded.
 
-use crate::decision::topology::{Endpoint, WatcherName};
+use crate::decision::topology::{ClusterName, Endpoint, WatcherName};
 use crate::decision::view::{Refusal, RefusalCode, Request, Response};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -54,6 +54,8 @@ pub struct NodeHealth {
     pub leader: Option<WatcherName>,
     /// Raft's term.
     pub term: u64,
+    /// The clusters of which something goes before the backups.
+    pub urgent: BTreeSet<ClusterName>,
 }
 
 /// Why a question got no answer.
@@ -104,6 +106,11 @@ impl Handle {
     /// The newest health the watcher told.
     pub fn health(&self) -> NodeHealth {
         self.shared.health.borrow().clone()
+    }
+
+    /// The same, from now on.
+    pub fn changes(&self) -> watch::Receiver<NodeHealth> {
+        self.shared.health.clone()
     }
 }
 

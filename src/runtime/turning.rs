@@ -271,7 +271,9 @@ impl Turning {
         let (term, leads) = (raft.term(), raft.is_leader());
         let (committed, applied) = (raft.commit_index(), self.watcher.applied());
         let leader = raft.leader().cloned();
-        let health = NodeHealth { ready: leader.is_some() && applied >= committed, leader, term };
+        let ready = leader.is_some() && applied >= committed;
+        let urgent = self.watcher.urgent().clone();
+        let health = NodeHealth { ready, leader, term, urgent };
         self.desk.health.send_if_modified(|told| {
             let news = *told != health;
             if news {

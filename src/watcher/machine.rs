@@ -14,12 +14,12 @@ use crate::decision::backup::chore::{Chore, Chores};
 use crate::decision::backup::declared::Schedules;
 use crate::decision::backup::proofs::AllWanted;
 use crate::decision::backup::runs::Change;
-use crate::decision::cluster::{ClusterState, Command, FORMAT, Proposal, State, Writer};
+use crate::decision::cluster::{Command, FORMAT, Proposal, State, Writer};
 use crate::decision::lease::{FromProxy, ToProxy};
 use crate::decision::procedure::Ending;
 use crate::decision::report::Sight;
 use crate::decision::topology::{
-    ClusterName, Clusters, DataCenter, Epoch, ProxyName, ServerKey, Timing, WatcherName,
+    ClusterName, Clusters, DataCenter, Epoch, ProxyName, ServerKey, ServerName, Timing, WatcherName,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,6 +66,8 @@ pub struct Watcher {
     pub(super) heard: BTreeMap<WatcherName, Moment>,
     /// The clusters of which backups here were told that something goes before them.
     first: BTreeSet<ClusterName>,
+    /// Servers that showed no life at this watcher's last probe of them.
+    silent: BTreeSet<ServerKey>,
     schedule: Schedule,
     /// Entries up to here were committed before this start; they are history, not news.
     replayed_to: u64,
@@ -125,6 +127,7 @@ impl Watcher {
             holding: Holding::default(),
             heard: BTreeMap::new(),
             first: BTreeSet::new(),
+            silent: BTreeSet::new(),
             schedule,
             outputs: Vec::new(),
         };
@@ -147,6 +150,7 @@ impl Watcher {
             Input::Persisted { ticket } => self.consensus.persisted(ticket),
             Input::ProbeDone { server, sight } => {
                 self.schedule.done(now.moment, &server, &sight);
+                self.note_silence(&server, &sight);
                 self.report(now.moment, server, sight);
             }
             Input::StepDone { order, outcome } => {
@@ -408,10 +412,38 @@ impl Watcher {
         }
     }
 
+    /// Whether something goes before the backups of a cluster: its route is closed, or may soon be, as this
+    /// watcher alone cannot tell but sees its primary show no life.
+    fn goes_first(&self, cluster: &ClusterName) -> bool {
+        let Some(state) = self.state.clusters.get(cluster) else {
+            return false;
+        };
+        let silent = |server: &ServerName| {
+            let key = ServerKey { cluster: cluster.clone(), server: server.clone() };
+            self.silent.contains(&key)
+        };
+        state.comes_first() || state.writer.primary().is_some_and(silent)
+    }
+
+    /// The clusters of which something goes before the backups, as those here were told.
+    pub fn urgent(&self) -> &BTreeSet<ClusterName> {
+        &self.first
+    }
+
+    fn note_silence(&mut self, server: &ServerKey, sight: &Sight) {
+        let changed = match sight.shows_life() {
+            false => self.silent.insert(server.clone()),
+            true => self.silent.remove(server),
+        };
+        if changed {
+            self.tell_backups(std::iter::once(server.cluster.clone()));
+        }
+    }
+
     /// Tells what reads servers here when something goes before it, and when nothing does any more.
     fn tell_backups(&mut self, clusters: impl Iterator<Item = ClusterName>) {
         for cluster in clusters {
-            let others = self.state.clusters.get(&cluster).is_some_and(ClusterState::comes_first);
+            let others = self.goes_first(&cluster);
             let news = match others {
                 true => self.first.insert(cluster.clone()),
                 false => self.first.remove(&cluster),

@@ -151,7 +151,7 @@ pub enum Output {
     /// Make a backup, break one off, or see to one that ended.
     Backup(BackupOrder),
     /// From now on something goes before the backups of a cluster, or nothing does any more: its route is
-    /// closed, or a procedure that closed it goes on.
+    /// closed, a procedure that closed it goes on, or this watcher's last probe of its primary was in vain.
     GoesFirst {
         /// The cluster.
         cluster: ClusterName,
