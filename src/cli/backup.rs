@@ -400,9 +400,11 @@ fn line_of(progress: &Progress, word: &str, begun: Moment, now: Moment) -> Strin
         }
     }
     line.push_str(&format!(", {} {word}, {:.1} MB/s", amount(progress.stored), rate / 1e6));
-    if progress.stage == Stage::Finishing {
-        line.push_str(", finishing");
-    }
+    line.push_str(match progress.stage {
+        Stage::Counting => ", counting tables",
+        Stage::Finishing => ", finishing",
+        Stage::Beginning | Stage::Reading | Stage::Sending => "",
+    });
     for reached in &progress.targets {
         let name = &reached.target;
         if reached.spooled > 0 {

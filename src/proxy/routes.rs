@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// The least time between two renewals that something new has caused.
 const URGENT_SPACING: Duration = Duration::from_millis(5);
-/// The least time between two renewals because sessions wait.
+/// The least time between two renewals because sessions wait or a server could not be reached.
 const WAITING_SPACING: Duration = Duration::from_millis(20);
 /// Between two renewals while no leader is known.
 const SEARCH_SPACING: Duration = Duration::from_millis(100);
@@ -289,7 +289,7 @@ impl Routes {
     pub fn unreached(&mut self, now: Moment, cluster: &ClusterName) -> Vec<Effect> {
         if let Some(held) = self.clusters.get_mut(cluster) {
             held.unreached = true;
-            self.renew_within(now, URGENT_SPACING);
+            self.renew_within(now, WAITING_SPACING);
         }
         self.tick(now)
     }

@@ -87,7 +87,8 @@ fn a_server_that_cannot_be_reached_is_told_at_once_and_once() {
     // Many clients that come back at the same time make one renewal.
     assert_eq!(unreached(&routes.unreached(at(1101), &shop())), [false; 0]);
     assert_eq!(unreached(&routes.unreached(at(1102), &shop())), [false; 0]);
-    assert_eq!(unreached(&routes.tick(at(1105))), [true]);
+    assert_eq!(unreached(&routes.tick(at(1119))), [false; 0]);
+    assert_eq!(unreached(&routes.tick(at(1120))), [true]);
     assert_eq!(unreached(&routes.tick(at(3000))), [false]);
     assert_eq!(
         unreached(&routes.unreached(at(3001), &"other".into())),

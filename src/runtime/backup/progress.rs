@@ -31,7 +31,9 @@ pub enum Stage {
     Beginning,
     /// The data is read.
     Reading,
-    /// All data was read; what targets do not have yet is sent.
+    /// All data was read; its tables are counted.
+    Counting,
+    /// What targets do not have yet is sent.
     Sending,
     /// Objects are put in their places, and manifests written.
     Finishing,

@@ -382,6 +382,9 @@ async fn fill(
     packed.write_all(script.as_bytes()).await.map_err(BackupError::io("packing"))?;
     packed.shutdown().await.map_err(BackupError::io("packing"))?;
     plain_bytes += script.len() as u64;
+    if matches!(counting, Counted::Seen(_)) {
+        progress.send_modify(|it| it.stage = Stage::Counting);
+    }
     let tables = counting.count(turn, took.max(LEAST_EXTRA), &named).await;
     Ok(Filled { plain_bytes, accounts_at, position, at_most: None, tables })
 }
