@@ -8,6 +8,10 @@ use super::situation::Situation;
 use super::topology::{Promotion, ServerName, ServerSpec, Version};
 use super::view::CandidateView;
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A replica that applies what is so old is not level with the others a moment later.
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// What was surveyed of the servers, or what they last reported.
 #[derive(Clone, Debug, Default)]
@@ -56,12 +60,37 @@ struct Score {
 
 /// All servers but the present primary, best candidate first, with the reasons.
 pub fn rank(situation: &Situation, survey: &Survey) -> Vec<Candidate> {
+    in_order(judged(situation, survey))
+}
+
+/// The server that will be the best candidate for some time, by what lasts.
+///
+/// Which of them received most changes all the time while there are writes, and reports are not of one moment: the
+/// server that was looked at last would always be the best. Only one that is seconds behind stays so for a while.
+pub fn expected(situation: &Situation) -> Option<ServerName> {
+    let survey = Survey::from_reports(situation);
+    let lasting = judged(situation, &survey).map(|(score, candidate)| {
+        let missing = u64::from(is_behind(situation, &candidate.server));
+        (Score { missing, unapplied: 0, ..score }, candidate)
+    });
+    let best = in_order(lasting).into_iter().find(|candidate| candidate.excluded.is_none());
+    best.map(|candidate| candidate.server)
+}
+
+fn is_behind(situation: &Situation, server: &ServerName) -> bool {
+    let lag = situation.status(server).and_then(Status::channel).and_then(|it| it.lag);
+    lag.is_none_or(|lag| lag >= BEHIND)
+}
+
+fn judged(situation: &Situation, survey: &Survey) -> impl Iterator<Item = (Score, Candidate)> {
     let everything = everything(situation, survey);
-    let mut ranked: Vec<_> = situation
-        .replicas()
-        .enumerate()
-        .map(|(declared, server)| judge(situation, survey, everything.as_ref(), server, declared))
-        .collect();
+    situation.replicas().enumerate().map(move |(declared, server)| {
+        judge(situation, survey, everything.as_ref(), server, declared)
+    })
+}
+
+fn in_order(judged: impl Iterator<Item = (Score, Candidate)>) -> Vec<Candidate> {
+    let mut ranked: Vec<_> = judged.collect();
     ranked.sort_by(|a, b| a.0.cmp(&b.0));
     ranked.into_iter().map(|(_, candidate)| candidate).collect()
 }

@@ -1,7 +1,7 @@
 //! Which server a backup reads from: a healthy replica that a failover would not promote first, and
 //! the primary only where that is allowed and nobody else is fit. Every server gets its reasons.
 
-use crate::decision::candidate::{Survey, rank};
+use crate::decision::candidate;
 use crate::decision::cluster::Writer;
 use crate::decision::diagnosis::{Finding, FindingKind, diagnose};
 use crate::decision::plan::Step;
@@ -109,9 +109,7 @@ struct Score {
 /// Chooses a server; `tried` are those on which this run has failed so far, once per attempt.
 pub fn choose(situation: &Situation, wish: &Wish, tried: &[ServerName]) -> Choice {
     let findings = diagnose(situation);
-    let ranked = rank(situation, &Survey::from_reports(situation));
-    let best = ranked.into_iter().find(|candidate| candidate.excluded.is_none());
-    let best = best.map(|candidate| candidate.server);
+    let best = candidate::expected(situation);
     let mut judged: Vec<_> = situation
         .spec
         .servers
