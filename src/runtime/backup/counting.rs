@@ -95,15 +95,6 @@ impl Held {
     /// Takes the lock, and a snapshot under it.
     pub(super) async fn take(ground: Ground) -> Result<Held, String> {
         let mut conn = session(&ground).await?;
-        // It waits for the dump, however long that takes.
-        let patient = match ground.flavor {
-            Flavor::MySql => "SET SESSION wait_timeout = 31536000",
-            Flavor::MariaDb => {
-                "SET SESSION wait_timeout = 31536000, SESSION idle_transaction_timeout = 0, \
-                 SESSION idle_readonly_transaction_timeout = 0"
-            }
-        };
-        conn.query_drop(patient).await.map_err(|error| error.to_string())?;
         if ground.flavor == Flavor::MySql {
             // It counts rows with four threads otherwise, which whoever else needs the server has to wait for.
             // Servers before 8.0.14 do not know it.
@@ -190,10 +181,20 @@ impl Pauses {
     }
 }
 
+/// A session that waits for the dump or for another session, however long that takes.
 async fn session(ground: &Ground) -> Result<Conn, String> {
     let (address, account) = (&ground.address, &ground.account);
     let connected = connect(address, account, CONNECT_LIMIT, &Distance::default()).await;
-    connected.map_err(|error| error.to_string())
+    let mut conn = connected.map_err(|error| error.to_string())?;
+    let patient = match ground.flavor {
+        Flavor::MySql => "SET SESSION wait_timeout = 31536000",
+        Flavor::MariaDb => {
+            "SET SESSION wait_timeout = 31536000, SESSION idle_transaction_timeout = 0, \
+             SESSION idle_readonly_transaction_timeout = 0"
+        }
+    };
+    conn.query_drop(patient).await.map_err(|error| error.to_string())?;
+    Ok(conn)
 }
 
 /// The lock, the snapshot and its position.
