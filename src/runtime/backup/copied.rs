@@ -81,10 +81,13 @@ pub(super) async fn proven(
         }
     };
     let mut reading = String::new();
-    let found = read(&server, manifest, noted, &mut reading).await;
-    found.map_err(|error| match error {
+    let wrong = match read(&server, manifest, noted, &mut reading).await {
+        Ok(found) => return Ok(found),
+        Err(wrong) => wrong,
+    };
+    Err(match wrong {
         // A server of InnoDB ends by itself rather than go on with a page that is none.
-        Wrong::Asking(_) if server.gave_up() && server.has_room() => {
+        Wrong::Asking(Error::Io(_)) if server.gives_up().await && server.has_room() => {
             let what = format!("the server ended when it read {reading}: {}", server.last_words());
             damaged(manifest, what)
         }

@@ -20,11 +20,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
+use tokio::time::error::Elapsed;
 
 /// Initialising a data directory takes some seconds, on a slow disk more.
 const INITIALIZATION: Duration = Duration::from_secs(300);
 const START: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a server may take to end after its connections broke.
+const DYING: Duration = Duration::from_secs(10);
 /// The signal that cannot be refused.
 const KILLED: i32 = 9;
 /// The account or its password is refused.
@@ -213,6 +216,24 @@ impl Throwaway {
         self.process.ended().is_some_and(|status| status.signal() != Some(KILLED))
     }
 
+    /// As [`Throwaway::gave_up`], of one whose connection broke: it may not have ended quite yet.
+    pub(super) async fn gives_up(&self) -> bool {
+        let _ = self.ended_within(DYING).await;
+        self.gave_up()
+    }
+
+    async fn ended_within(&self, limit: Duration) -> Result<ExitStatus, Elapsed> {
+        let ending = async {
+            loop {
+                if let Some(status) = self.process.ended() {
+                    return status;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(limit, ending).await
+    }
+
     /// Whether its directory has room left for more.
     pub(super) fn has_room(&self) -> bool {
         has_room(&self.place.path)
@@ -229,15 +250,7 @@ impl Throwaway {
         conn.query_drop(statement).await.map_err(refused)?;
         // It may close the connection before it answers.
         let _ = conn.query_drop("SHUTDOWN").await;
-        let ending = async {
-            loop {
-                if let Some(status) = self.process.ended() {
-                    return status;
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        match tokio::time::timeout(limit, ending).await {
+        match self.ended_within(limit).await {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(failed(format!("it ended with {status}: {}", self.last_words()))),
             Err(_) => Err(failed(format!("it did not end in {} s", limit.as_secs()))),
