@@ -1,11 +1,12 @@
 //! What proxies notice makes watchers look sooner.
 
 use super::executor::World;
+use super::storage::lone;
 use regent::clock::{Moment, Now, WallTime};
 use regent::decision::lease::FromProxy;
 use regent::decision::report::Sight;
 use regent::decision::topology::{Clusters, Timing};
-use regent::watcher::{Input, Output, Setup, Stored, Watcher};
+use regent::watcher::{Input, Output, Stored, Watcher};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A lone watcher that leads, and its clock.
@@ -19,17 +20,7 @@ impl Lone {
         let spec = World::new("primary: db1\nservers:\n  - { name: db1 }\n  - { name: db2 }\n")
             .situation
             .spec;
-        let setup = Setup {
-            own: "paris".into(),
-            watchers: BTreeMap::from([("paris".into(), "paris".into())]),
-            clusters: Clusters::from([(spec.name.clone(), spec)]),
-            backups: BTreeMap::new(),
-            chores: BTreeMap::new(),
-            proofs: BTreeMap::new(),
-            archives: BTreeMap::new(),
-            timing: Timing::default(),
-            seed: 1,
-        };
+        let setup = lone(Clusters::from([(spec.name.clone(), spec)]));
         let now = Moment(1_000_000);
         let start = Now { moment: now, wall: WallTime(0) };
         let watcher = Watcher::start(setup, &Stored::default(), start).unwrap();

@@ -56,19 +56,24 @@ fn run(watcher: &mut Watcher, kept: &mut Stored, from: u64) -> Result<(), Fatal>
     Ok(())
 }
 
-#[test]
-fn an_entry_of_a_newer_format_stops_the_watcher() {
-    let setup = Setup {
+/// A watcher that is the only one, and so leads.
+pub fn lone(clusters: Clusters) -> Setup {
+    Setup {
         own: "paris".into(),
         watchers: BTreeMap::from([("paris".into(), "paris".into())]),
-        clusters: Clusters::new(),
+        clusters,
         backups: BTreeMap::new(),
         chores: BTreeMap::new(),
         proofs: BTreeMap::new(),
         archives: BTreeMap::new(),
         timing: Timing::default(),
         seed: 1,
-    };
+    }
+}
+
+#[test]
+fn an_entry_of_a_newer_format_stops_the_watcher() {
+    let setup = lone(Clusters::new());
     let start = Now { moment: Moment(1_000_000), wall: WallTime(0) };
     let mut kept = Stored::default();
     let mut watcher = Watcher::start(setup.clone(), &kept, start).unwrap();

@@ -412,8 +412,8 @@ impl Watcher {
         }
     }
 
-    /// Whether something goes before the backups of a cluster: its route is closed, or may soon be, as this
-    /// watcher alone cannot tell but sees its primary show no life.
+    /// Whether something goes before the backups of a cluster: its route is closed, or its primary showed this
+    /// watcher no life. The latter may have its cause here, but waiting for a majority would be too late.
     fn goes_first(&self, cluster: &ClusterName) -> bool {
         let Some(state) = self.state.clusters.get(cluster) else {
             return false;
